@@ -1,0 +1,160 @@
+"""The composition root: settings become objects, objects become a FastAPI app; nothing else knows them all.
+
+The lifespan owns the root task group: transports, pools and the gRPC listener are its children. On the way out
+runs are drained first, then the gRPC listener, the pools and the transports, each with a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from gateway import __version__
+from gateway.bridge.server import BridgeServer
+from gateway.bridge.service import BridgeService
+from gateway.endpoints import call, health, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints.options import OptionLimits
+from gateway.endpoints.origin import OriginRule
+from gateway.endpoints.requests import CallReader, RequestLimits
+from gateway.endpoints.response import StreamTiming
+from gateway.endpoints.stream import RunResponses, StreamSettings
+from gateway.endpoints.websocket import SocketSettings
+from gateway.runs.hub import Hub, HubLimits
+from gateway.runs.run import RunLimits
+from gateway.sessions import Sessions
+from gateway.settings import PoolSettings, Settings
+from gateway.transport import Transport, open_transport
+from gateway.transport.base import Channel
+from gateway.workers.catalog import Catalog
+from gateway.workers.options import PoolOptions
+from gateway.workers.pool import Pool
+
+_log = structlog.get_logger("gateway")
+
+_HERE = Path(__file__).resolve().parent
+
+
+class Gateway:
+    """Everything that serves, made from settings. `run` owns it all."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._transport: Transport | None = None
+        configured = settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)
+        self.pool_options = [pool_options(pool) for pool in configured]
+        self.pools = {options.name: Pool(options, self._connect) for options in self.pool_options}
+        self.catalog = Catalog(list(self.pools.values()))
+        server = settings.server
+        limits = RunLimits(log_bytes=server.log_limit_bytes, log_chunks=server.log_limit_chunks, heartbeat_s=server.heartbeat_s)
+        hub_limits = HubLimits(open_runs=server.open_runs_limit, kept_runs=server.kept_runs_limit, run=limits)
+        self.hub = Hub(self.catalog, self.pools, hub_limits)
+        self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
+        self.bridge: BridgeServer | None = None
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Serve: pools start, the gRPC front door listens, and at the end all is drained and stopped."""
+        server = self.settings.server
+        async with asyncio.TaskGroup() as tasks:
+            self._transport = open_transport(self.settings.transport, tasks)
+            keepers = [tasks.create_task(pool.run(), name=f"pool {name}") for name, pool in self.pools.items()]
+            try:
+                if server.grpc_address:
+                    service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
+                    self.bridge = BridgeServer(service, server.grpc_address)
+                    await self.bridge.start()
+                yield
+                await self._drain()
+            finally:
+                if self.bridge is not None:
+                    await self.bridge.stop(0)
+                for keeper in keepers:
+                    keeper.cancel()
+
+    async def drain_runs(self) -> None:
+        """Take no new runs and end those that are left when the drain's time is over."""
+        if self.bridge is not None:
+            await self.bridge.drain()
+        await self.hub.drain(self.settings.server.drain_timeout_s)
+
+    async def _drain(self) -> None:
+        await self.drain_runs()
+        if self.bridge is not None:
+            await self.bridge.stop(1)
+        for pool in self.pools.values():
+            await pool.drain(self.settings.server.drain_timeout_s)
+
+    def _connect(self, address: str) -> Channel:
+        assert self._transport is not None, "pools connect while the gateway runs"
+        return self._transport.connect(address)
+
+    def _session_ended(self, session_id: str) -> None:
+        for pool in self.pools.values():
+            pool.forget_session(session_id)
+
+
+def create_app(settings: Settings | None = None, gateway: Gateway | None = None) -> FastAPI:
+    """Return the ASGI application. `gateway` None: one made from `settings`; both None: settings from the environment."""
+    if gateway is None:
+        gateway = Gateway(settings or Settings())
+    server = gateway.settings.server
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with gateway.run():
+            yield
+
+    app = FastAPI(title="Snakepit Gateway", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    problem.install(app, debug=server.debug)
+    options = OptionLimits(server.timeout_s, server.timeout_limit_s, frozenset(server.meta_keys), server.reader_lag_bytes)
+    limits = RequestLimits(server.body_limit_bytes, server.query_limit_bytes, server.argument_depth_limit, options)
+    reader = CallReader(gateway.hub, gateway.sessions, limits)
+    timing = StreamTiming(server.heartbeat_s, server.first_byte_hold_s, server.write_timeout_s)
+    responses = RunResponses(gateway.hub, StreamSettings(timing, server.retry_ms, server.result_limit_bytes, server.debug))
+    socket = SocketSettings(
+        runs_limit=server.socket_runs_limit, write_timeout_s=server.write_timeout_s, heartbeat_s=server.heartbeat_s, debug=server.debug
+    )
+    routers = (
+        stream.router(reader, responses),
+        call.router(reader, responses),
+        tools.router(gateway.catalog),
+        runs.router(gateway.hub, responses),
+        sessions.router(gateway.sessions),
+        health.router(gateway.hub),
+        websocket.router(reader, socket, OriginRule(server.allowed_origins)),
+    )
+    for router in routers:
+        app.include_router(router)
+    openapi.install(app, gateway.catalog.list)
+    if server.allowed_origins:
+        _allow_origins(app, server.allowed_origins)
+    return app
+
+
+def demo_adapter() -> Path:
+    """Return the file of the demo tools: in a checkout, or where the wheel puts it."""
+    candidates = (_HERE.parent / "examples" / "ml_streaming.py", _HERE / "examples" / "ml_streaming.py")
+    return next(path for path in candidates if path.is_file())
+
+
+def pool_options(pool: PoolSettings) -> PoolOptions:
+    """Return what a pool is told, from its settings."""
+    values = pool.model_dump(exclude={"kind"})
+    return PoolOptions(kind="local" if pool.adapter is not None else "addresses", **values)
+
+
+def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
+    # Starlette's CORSMiddleware is plain ASGI, so it hides no disconnect; it is not there when nobody asked for it.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["Content-Location", "Location", "Retry-After", "Server-Timing"],
+    )

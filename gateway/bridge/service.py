@@ -1,0 +1,237 @@
+"""BridgeService as Snakepit's BridgeServer behaves (contract §5), over the hub.
+
+ExecuteStreamingTool checks in that server's order and with its words: the session, the tool, whether it streams,
+the parameters. Chunks are forwarded in order and unchanged; the final one is decorated, and made up where the
+worker sent none. Departures, on purpose: a worker's own status code is passed on (there it becomes INTERNAL),
+tools of the catalogue need no registration, and runs queue like everyone else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any as JsonValue
+from typing import NoReturn
+
+import grpc
+import structlog
+from google.protobuf.any_pb2 import Any
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gateway.bridge import registration
+from gateway.bridge.reader import ChunkReader
+from gateway.call import ToolCall
+from gateway.codec import values
+from gateway.errors import Code, GatewayError, ToolFailed
+from gateway.events import Chunks, Ended
+from gateway.rpc import snakepit_bridge_pb2 as pb
+from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
+from gateway.runs.hub import Hub
+from gateway.runs.run import Run
+from gateway.sessions import Session, Sessions
+
+_log = structlog.get_logger("gateway.bridge")
+
+Context = grpc.aio.ServicerContext[JsonValue, JsonValue]
+
+
+class BridgeService(pb_grpc.BridgeServiceServicer):
+    """The service. `timeout_s` is the budget of a call that names none; `timeout_limit_s` the most it may name."""
+
+    def __init__(self, hub: Hub, sessions: Sessions, *, timeout_s: float = 900.0, timeout_limit_s: float = 3600.0) -> None:
+        self._hub = hub
+        self._sessions = sessions
+        self._timeout_s = timeout_s
+        self._timeout_limit_s = timeout_limit_s
+
+    async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
+        """Answer at once."""
+        return pb.PingResponse(message=f"pong: {request.message}", server_time=_now())
+
+    async def InitializeSession(self, request: pb.InitializeSessionRequest, context: Context) -> pb.InitializeSessionResponse:
+        """Begin a session, or go on with it; idempotent."""
+        try:
+            self._sessions.use(request.session_id, dict(request.metadata))
+        except GatewayError:
+            await context.abort(grpc.StatusCode.INTERNAL, "invalid_id")
+        return pb.InitializeSessionResponse(success=True)
+
+    async def CleanupSession(self, request: pb.CleanupSessionRequest, context: Context) -> pb.CleanupSessionResponse:
+        """End a session; always a success."""
+        self._sessions.end(request.session_id)
+        return pb.CleanupSessionResponse(success=True, resources_cleaned=1)
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        """Describe a session."""
+        session = await self._session(request.session_id, context)
+        created = Timestamp(seconds=int(session.created_at))
+        return pb.GetSessionResponse(
+            session_id=session.id, metadata=dict(session.metadata), created_at=created, tool_count=len(session.tools)
+        )
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
+        """Say whether the session is known, and keep it alive."""
+        session = self._sessions.get(request.session_id, touch=True)
+        return pb.HeartbeatResponse(server_time=_now(), session_valid=session is not None)
+
+    async def RegisterTools(self, request: pb.RegisterToolsRequest, context: Context) -> pb.RegisterToolsResponse:
+        """Register tools for a session: all or none."""
+        session = self._sessions.get(request.session_id, touch=True)
+        if session is None:
+            return pb.RegisterToolsResponse(success=False, error_message="not_found")
+        return registration.register(session, request)
+
+    async def GetExposedElixirTools(self, request: pb.GetExposedElixirToolsRequest, context: Context) -> pb.GetExposedElixirToolsResponse:
+        """List the host's own tools: this host has none."""
+        return pb.GetExposedElixirToolsResponse()
+
+    async def ExecuteElixirTool(self, request: pb.ExecuteElixirToolRequest, context: Context) -> pb.ExecuteElixirToolResponse:
+        """Execute one of the host's own tools: there is none, which is said as Snakepit says failures."""
+        return pb.ExecuteElixirToolResponse(success=False, error_message=f"Tool {request.tool_name} is not an Elixir tool")
+
+    async def ExecuteTool(self, request: pb.ExecuteToolRequest, context: Context) -> pb.ExecuteToolResponse:
+        """Execute a unary tool. As in Snakepit a failure is OK with `success` false; the code is in the metadata."""
+        began = time.monotonic()
+        try:
+            if self._sessions.get(request.session_id, touch=True) is None:
+                raise GatewayError("session-not-found", "not_found")
+            call = self._call(request, context, streaming=False)
+            end, chunks = await self._collect(self._hub.open(call))
+            if end.error is not None:
+                raise end.error
+        except GatewayError as error:
+            return pb.ExecuteToolResponse(
+                success=False,
+                error_message=_message(error),
+                metadata={"tool_type": "remote", "error_code": error.code.name},
+                execution_time_ms=_elapsed_ms(began),
+            )
+        result = Any(type_url=values.JSON_TYPE_URL, value=chunks[0] if chunks else b"null")
+        metadata = {**end.metadata, "execution_time": end.metadata.get("execution_time_ms", "0")}
+        return pb.ExecuteToolResponse(success=True, result=result, metadata=metadata, execution_time_ms=_elapsed_ms(began))
+
+    async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> AsyncIterator[pb.ToolChunk]:
+        """Execute a streaming tool and forward its chunks. The client's leaving cancels the run."""
+        session = await self._session(request.session_id, context, touch=True)
+        try:
+            await self._check_registered(session, request.tool_name, context)
+            run = self._hub.open(self._call(request, context, streaming=True))
+        except GatewayError as error:
+            await self._abort(error, request, context)
+        reader = ChunkReader(run)
+        try:
+            while (batch := await reader.read()) is not None:
+                for chunk in batch:
+                    yield chunk
+        finally:
+            reader.close()
+        if reader.error is not None:
+            await self._abort(reader.error, request, context)
+
+    async def StreamTelemetry(
+        self, request_iterator: AsyncIterator[pb.TelemetryControl], context: Context
+    ) -> AsyncIterator[pb.TelemetryEvent]:
+        """Take controls and emit nothing: the gateway's own metrics are not Snakepit telemetry events."""
+        async for _ in request_iterator:
+            pass
+        # Never reached by a client that stays: an async generator has to have a yield.
+        return
+        yield
+
+    async def _session(self, session_id: str, context: Context, *, touch: bool = False) -> Session:
+        session = self._sessions.get(session_id, touch=touch)
+        if session is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"Session not found: {session_id}")
+        return session
+
+    async def _check_registered(self, session: Session, tool: str, context: Context) -> None:
+        """Check a tool that the session registered: that it streams, and that its worker is ours."""
+        registered = session.tools.get(tool)
+        if registered is None:
+            return
+        if not registered.supports_streaming:
+            raise GatewayError("tool-not-streaming", registration.not_streaming(tool))
+        workers = {worker["id"] for pool in self._hub.pools.values() for worker in pool.snapshot()["workers"]}
+        if registered.worker_id not in workers:
+            await context.abort(grpc.StatusCode.INTERNAL, f"Worker not found: {registered.worker_id}")
+
+    def _call(self, request: pb.ExecuteToolRequest, context: Context, *, streaming: bool) -> ToolCall:
+        """Return the call. The time is `timeout_ms` of the metadata, else the client's deadline, else the default."""
+        metadata = {name: value for name, value in request.metadata.items() if not name.startswith("binary_format:")}
+        wanted = metadata.pop("timeout_ms", "")
+        timeout_s = int(wanted) / 1000 if wanted.isascii() and wanted.isdigit() and int(wanted) > 0 else self._timeout_s
+        remaining_s = context.time_remaining()
+        if remaining_s is not None:
+            timeout_s = min(timeout_s, max(remaining_s, 0.001))
+        return ToolCall(
+            tool=request.tool_name,
+            arguments=self._parameters(request.parameters),
+            timeout_s=min(timeout_s, self._timeout_limit_s),
+            streaming=streaming,
+            session_id=request.session_id,
+            metadata=metadata,
+            binary=dict(request.binary_parameters),
+        )
+
+    @staticmethod
+    def _parameters(parameters: Mapping[str, Any]) -> dict[str, JsonValue]:
+        decoded = {}
+        for name, parameter in parameters.items():
+            try:
+                decoded[name] = values.unpack_value(parameter)
+            except (ValueError, RecursionError) as exc:
+                string_value = parameter.type_url.endswith("google.protobuf.StringValue")
+                detail = f"Invalid parameter {name}: {exc}" if string_value else f"Invalid parameter {name} ({parameter.type_url}): {exc}"
+                raise GatewayError("invalid-body", detail) from exc
+        return decoded
+
+    @staticmethod
+    async def _collect(run: Run) -> tuple[Ended, list[bytes]]:
+        """Return a run's end and all its payloads; a cancelled task leaves the run."""
+        signal = asyncio.Event()
+        reader = run.subscribe(signal.set)
+        payloads: list[bytes] = []
+        try:
+            while True:
+                event = reader.take()
+                if isinstance(event, Ended):
+                    return event, payloads
+                if isinstance(event, Chunks):
+                    payloads += event.payloads
+                elif event is None:
+                    await signal.wait()
+                    signal.clear()
+        finally:
+            reader.close()
+
+    @staticmethod
+    async def _abort(error: GatewayError, request: pb.ExecuteToolRequest, context: Context) -> NoReturn:
+        """End the call with an error's status, in Snakepit's words where it has some."""
+        if error.problem == "tool-not-found":
+            message = f"Tool {request.tool_name} not found for session {request.session_id}"
+        elif error.problem == "tool-not-streaming":
+            message = registration.not_streaming(request.tool_name)
+        else:
+            message = _message(error)
+        await context.abort(_STATUS[error.code], message)
+        raise AssertionError("abort raises")
+
+
+_STATUS: Mapping[Code, grpc.StatusCode] = {Code(status.value[0]): status for status in grpc.StatusCode}
+
+
+def _message(error: GatewayError) -> str:
+    """Return the status message: a tool's own, as its worker sent it, else the detail and the wrong fields."""
+    if isinstance(error, ToolFailed):
+        return error.raw
+    fields = "; ".join(f"{entry.field} {entry.detail}" for entry in error.errors)
+    return f"{error.detail} ({fields})" if fields else error.detail
+
+
+def _elapsed_ms(began: float) -> int:
+    return int((time.monotonic() - began) * 1000)
+
+
+def _now() -> Timestamp:
+    return Timestamp(seconds=int(time.time()))

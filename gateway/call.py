@@ -1,0 +1,40 @@
+"""One request to execute a tool, as every front door hands it to runs/ and runs/ to workers/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Affinity(StrEnum):
+    """What a session's tie to its worker is worth when that worker is busy (HINT: take another) or gone.
+
+    STRICT_QUEUE waits for the busy worker, STRICT_FAIL_FAST is refused with `worker-busy`; with either, a
+    worker that is gone is `session-worker-unavailable`.
+    """
+
+    HINT = "hint"
+    STRICT_QUEUE = "strict_queue"
+    STRICT_FAIL_FAST = "strict_fail_fast"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool, its checked arguments, and where and how long it may run.
+
+    `arguments` holds JSON values; `binary` raw bytes that replace an argument of the same name. `timeout_s` is
+    the budget of the whole run, queue included. `metadata` reaches the adapter as its session context's
+    `request_metadata`. `pool` and `affinity` None: the tool's pool and that pool's own setting.
+    """
+
+    tool: str
+    arguments: Mapping[str, Any]
+    timeout_s: float
+    streaming: bool = True
+    session_id: str | None = None
+    pool: str | None = None
+    affinity: Affinity | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    binary: Mapping[str, bytes] = field(default_factory=dict)

@@ -1,0 +1,65 @@
+"""Events as Server-Sent Events: WHATWG HTML §9.2, fields in the order id, event, data; LF only.
+
+Used by endpoints/. A batch of chunks becomes one `bytes`. No payload can break the framing: line breaks
+inside one become several `data:` lines, which the receiver joins again with LF.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gateway.codec import documents
+from gateway.events import Chunks, Event, Gap, Started, Status
+
+MEDIA_TYPE = "text/event-stream"
+# One line and no blank one: a comment followed by a blank line makes several clients emit an empty event.
+HEARTBEAT = b": hb\n"
+
+_LINE_BREAK = re.compile(rb"\r\n|\r|\n")
+
+
+class SseEncoder:
+    """Encodes the events of one run for SSE readers; holds nothing but the run's id and constants.
+
+    `retry_ms` is sent ahead of `start`: how long an EventSource waits before it reconnects.
+    """
+
+    media_type = MEDIA_TYPE
+    heartbeat = HEARTBEAT
+
+    def __init__(self, run: str, *, retry_ms: int, debug: bool = False) -> None:
+        self._instance = f"/v1/runs/{run}"
+        self._prefix = f"id: {run}.".encode()
+        self._retry = f"retry: {retry_ms}\n".encode()
+        self._debug = debug
+
+    def encode(self, event: Event) -> bytes:
+        """Return one event, or one batch of chunk events, as it goes on the wire."""
+        if isinstance(event, Chunks):
+            return self.encode_chunks(event)
+        if isinstance(event, Started):
+            head = self._retry if event.resumed_from is not None else self._retry + self._prefix + b"0\n"
+            return head + _event(b"start", documents.dump(documents.started(event)))
+        if isinstance(event, Status):
+            return _event(b"status", documents.dump(documents.status(event)))
+        if isinstance(event, Gap):
+            return _event(b"gap", documents.dump(documents.gap(event)))
+        return self._prefix + b"end\n" + _event(b"end", documents.dump(documents.ended(event, self._instance, debug=self._debug)))
+
+    def encode_chunks(self, chunks: Chunks) -> bytes:
+        """Return a batch of chunks: one `id` and one `data` line each, in order."""
+        prefix = self._prefix
+        text = b"".join([b"%b%d\ndata: %b\n\n" % (prefix, n, payload) for n, payload in enumerate(chunks.payloads, chunks.first)])
+        if text.count(b"\n") != 3 * len(chunks.payloads) or b"\r" in text:
+            text = b"".join(
+                [b"%b%d\n%b\n\n" % (prefix, n, _data_lines(payload)) for n, payload in enumerate(chunks.payloads, chunks.first)]
+            )
+        return documents.escape_separators(text)
+
+
+def _event(name: bytes, data: bytes) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name, data)
+
+
+def _data_lines(payload: bytes) -> bytes:
+    return b"\n".join([b"data: " + line for line in _LINE_BREAK.split(payload)])

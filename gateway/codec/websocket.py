@@ -1,0 +1,161 @@
+"""Frames of the WebSocket subprotocol `snakepit.gateway.v1`, and of the plain per-tool socket.
+
+Used by endpoints/. Server frames are text, one JSON object each, in the manner of graphql-transport-ws; client
+frames are read into frozen values by `read_frame`. Source: docs of the protocol, section 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway.codec import documents
+from gateway.errors import GatewayError
+from gateway.events import Chunks, Ended, Event, Gap, Outcome, Started, Status
+
+SUBPROTOCOL = "snakepit.gateway.v1"
+ID_LIMIT = 128
+
+PING = '{"type":"ping"}'
+PONG = '{"type":"pong"}'
+
+
+class BadFrame(Exception):
+    """A client frame that breaks the subprotocol: the socket closes with `close_code`, 4400 unless it says other."""
+
+    def __init__(self, reason: str, close_code: int = 4400) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.close_code = close_code
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFrame:
+    """One frame from a client. `id` is its name for a run on this socket; empty for frames about the socket itself."""
+
+    type: str
+    id: str = ""
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+# type -> (needs an id, needs a payload)
+CLIENT_FRAMES: Mapping[str, tuple[bool, bool]] = {
+    "connection_init": (False, False),
+    "ping": (False, False),
+    "pong": (False, False),
+    "subscribe": (True, True),
+    "complete": (True, False),
+    "cancel": (True, False),
+}
+
+
+def read_frame(text: str) -> ClientFrame:
+    """Return the frame in a text message.
+
+    Raises:
+        BadFrame: it isn't a JSON object of a known type with the members that the type needs.
+    """
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise BadFrame(f"not JSON: {exc}") from exc
+    if not isinstance(document, dict):
+        raise BadFrame("a frame is a JSON object")
+    kind = document.get("type")
+    if not isinstance(kind, str) or kind not in CLIENT_FRAMES:
+        raise BadFrame(f"unknown frame type {str(kind)[:40]!r}; known: {', '.join(CLIENT_FRAMES)}")
+    needs_id, needs_payload = CLIENT_FRAMES[kind]
+    name, payload = document.get("id", ""), document.get("payload")
+    if needs_id and not (isinstance(name, str) and 0 < len(name) <= ID_LIMIT):
+        raise BadFrame(f"{kind} needs an `id`: a text of 1 to {ID_LIMIT} characters")
+    if payload is None and not needs_payload:
+        payload = {}
+    if not isinstance(payload, dict):
+        raise BadFrame(f"{kind} needs a `payload`: an object")
+    return ClientFrame(kind, name if needs_id else "", payload)
+
+
+def ack(limits: Mapping[str, Any]) -> str:
+    """Return `connection_ack` with the limits of this socket."""
+    return documents.dump({"type": "connection_ack", "payload": dict(limits)}).decode()
+
+
+def goaway(reconnect_in_ms: int) -> str:
+    """Return `goaway`: the server drains, the client should connect again after that time."""
+    return documents.dump({"type": "goaway", "payload": {"reconnect_in_ms": reconnect_in_ms}}).decode()
+
+
+def error(name: str, problem: GatewayError) -> str:
+    """Return the terminal `error` frame for a run that could not be started."""
+    return documents.dump({"type": "error", "id": name, "payload": problem.document()}).decode()
+
+
+def refused(problem: GatewayError) -> str:
+    """Return the only message of a plain socket whose run could not be started."""
+    data = {"status": Outcome.ERROR.value, "error": problem.document(), "chunks": 0}
+    return documents.dump({"event": "end", "data": data}).decode()
+
+
+class FrameEncoder:
+    """Encodes the events of one run as frames of the subprotocol, under the client's `id` for it."""
+
+    def __init__(self, run: str, name: str, *, debug: bool = False) -> None:
+        self._instance = f"/v1/runs/{run}"
+        self._name = name
+        quoted = orjson.dumps(name).decode()
+        self._next = f'{{"type":"next","id":{quoted},"eid":"{run}.'
+        self._debug = debug
+
+    def encode(self, event: Event) -> list[str]:
+        """Return the frames for one event, or for one batch of chunks."""
+        if isinstance(event, Chunks):
+            head = self._next
+            return [f'{head}{n}","payload":{str(payload, "utf-8", "replace")}}}' for n, payload in enumerate(event.payloads, event.first)]
+        if isinstance(event, Ended):
+            return [self._terminal(event)]
+        return [self._frame(_NAMES[type(event)], _document(event))]
+
+    def _terminal(self, event: Ended) -> str:
+        """Return `complete` with the end event, or `error` with the problem and the rest of the end event beside it."""
+        end = documents.ended(event, self._instance, debug=self._debug)
+        if event.outcome not in _FAILURES or "error" not in end:
+            return self._frame("complete", end)
+        problem = end.pop("error")
+        return documents.dump({"type": "error", "id": self._name, "payload": problem, "end": end}).decode()
+
+    def _frame(self, kind: str, payload: dict[str, Any]) -> str:
+        return documents.dump({"type": kind, "id": self._name, "payload": payload}).decode()
+
+
+class EventEncoder:
+    """Encodes the events of one run for the plain socket: the SSE events as `{"event","id","data"}` objects."""
+
+    def __init__(self, run: str, *, debug: bool = False) -> None:
+        self._run = run
+        self._debug = debug
+
+    def encode(self, event: Event) -> list[str]:
+        """Return the messages for one event, or for one batch of chunks."""
+        if isinstance(event, Chunks):
+            head = f'{{"event":"message","id":"{self._run}.'
+            return [f'{head}{n}","data":{str(payload, "utf-8", "replace")}}}' for n, payload in enumerate(event.payloads, event.first)]
+        if isinstance(event, Ended):
+            data = documents.ended(event, f"/v1/runs/{self._run}", debug=self._debug)
+            return [documents.dump({"event": "end", "id": f"{self._run}.end", "data": data}).decode()]
+        message: dict[str, Any] = {"event": _NAMES[type(event)]}
+        if isinstance(event, Started) and event.resumed_from is None:
+            message["id"] = f"{self._run}.0"
+        return [documents.dump({**message, "data": _document(event)}).decode()]
+
+
+_FAILURES = frozenset({Outcome.ERROR, Outcome.DEADLINE})
+_NAMES: Mapping[type, str] = {Started: "start", Status: "status", Gap: "gap"}
+
+
+def _document(event: Started | Status | Gap) -> dict[str, Any]:
+    if isinstance(event, Started):
+        return documents.started(event)
+    return documents.status(event) if isinstance(event, Status) else documents.gap(event)

@@ -1,0 +1,154 @@
+"""The arguments of a request: a POST's JSON body, or a GET's query typed by the tool's schema.
+
+Query values are texts; the schema says what each is meant to be. A value that doesn't convert is kept as text, so
+that the schema check, which every front door shares, names it. Source: docs of the protocol, section 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from gateway.errors import GatewayError
+
+Schema = Mapping[str, Any]
+
+_INTEGER = re.compile(r"[+-]?\d{1,4000}")
+_CONTAINERS = frozenset({"array", "object"})
+_REFERENCE = "#/$defs/"
+
+
+def from_body(body: bytes, content_type: str | None, *, depth_limit: int) -> dict[str, Any]:
+    """Return the JSON object in a body; an empty body is an empty object.
+
+    Raises:
+        GatewayError: `unsupported-media-type`, `invalid-body` (not JSON, not an object, nested too deeply).
+    """
+    if not body:
+        return {}
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        # Strict on purpose: a form's media type would let any web page post here without asking (no CORS preflight).
+        detail = f"Content-Type is {media_type[:60] or 'missing'!r}; allowed: application/json"
+        raise GatewayError("unsupported-media-type", detail)
+    try:
+        arguments = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise GatewayError("invalid-body", f"The body is not JSON: {exc}") from exc
+    if not isinstance(arguments, dict):
+        raise GatewayError("invalid-body", f"The body is a JSON {_kind(arguments)}; it must be an object of arguments")
+    check_depth(arguments, body, depth_limit)
+    return arguments
+
+
+def from_query(pairs: Sequence[tuple[str, str]], schema: Schema | None, *, depth_limit: int) -> dict[str, Any]:
+    """Return the arguments in a query string. `schema` None: the tool can't be described, values are JSON or else text.
+
+    A name given more than once is a list.
+    """
+    values: dict[str, list[str]] = {}
+    for name, text in pairs:
+        values.setdefault(name, []).append(text)
+    return {name: _typed(texts, schema, name, depth_limit) for name, texts in values.items()}
+
+
+def check_depth(value: Any, text: bytes, limit: int) -> None:
+    """Return if `value`, whose JSON text is `text`, is nested at most `limit` deep.
+
+    Raises:
+        GatewayError: `invalid-body`, naming the limit.
+    """
+    # A text with fewer brackets than the limit can't be deeper: no walk for nearly every request.
+    if text.count(b"[") + text.count(b"{") <= limit:
+        return
+    level, depth = [value], 0
+    while level := [child for item in level if isinstance(item, dict | list) for child in _children(item)]:
+        depth += 1
+        if depth > limit:
+            raise GatewayError("invalid-body", f"The arguments are nested deeper than {limit} levels")
+
+
+def _children(item: dict[str, Any] | list[Any]) -> Sequence[Any]:
+    return list(item.values()) if isinstance(item, dict) else item
+
+
+def _typed(texts: list[str], schema: Schema | None, name: str, depth_limit: int) -> Any:
+    if schema is None:
+        values = [_json_or_text(text, depth_limit) for text in texts]
+        return values[0] if len(values) == 1 else values
+    types = _types(schema.get("properties", {}).get(name, {}), schema)
+    if "array" in types and not (len(texts) == 1 and texts[0].lstrip().startswith("[")):
+        items = _types(_resolve(schema["properties"][name], schema).get("items", {}), schema)
+        return [_convert(text, items, depth_limit) for text in texts]
+    if len(texts) > 1:
+        return texts
+    return _convert(texts[0], types, depth_limit)
+
+
+def _convert(text: str, types: frozenset[str], depth_limit: int) -> Any:
+    """Return the text as the first of its possible types that fits it; the text itself where none does."""
+    if "null" in types and text in ("", "null") and "string" not in types:
+        return None
+    if "boolean" in types and text.lower() in ("true", "false", "1", "0") and not (types & {"integer", "number"} and text in "10"):
+        return text.lower() in ("true", "1")
+    if "integer" in types and _INTEGER.fullmatch(text):
+        return int(text)
+    if "number" in types:
+        try:
+            return float(text) if not _INTEGER.fullmatch(text) else int(text)
+        except ValueError:
+            pass
+    if types & _CONTAINERS and text.lstrip()[:1] in ("[", "{"):
+        return _json_or_text(text, depth_limit)
+    # No type named at all (an annotation that says nothing): JSON where it is JSON, else text.
+    return _json_or_text(text, depth_limit) if not types else text
+
+
+def _json_or_text(text: str, depth_limit: int) -> Any:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    check_depth(value, text.encode(), depth_limit)
+    return value
+
+
+def _types(schema: Schema, root: Schema) -> frozenset[str]:
+    """Return the JSON types that a property's schema allows; empty where it says none."""
+    schema = _resolve(schema, root)
+    named = schema.get("type")
+    if isinstance(named, str):
+        return frozenset({named})
+    if isinstance(named, list):
+        return frozenset(named)
+    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if values is not None:
+        return frozenset(_kind(value) for value in values)
+    return frozenset().union(*(_types(option, root) for key in ("anyOf", "oneOf") for option in schema.get(key, ())))
+
+
+def _resolve(schema: Schema, root: Schema) -> Schema:
+    for _ in range(8):
+        reference = schema.get("$ref", "")
+        if not reference.startswith(_REFERENCE):
+            break
+        schema = root.get("$defs", {}).get(reference.removeprefix(_REFERENCE), {})
+    return schema
+
+
+_KINDS: Sequence[tuple[type, str]] = (
+    (bool, "boolean"),  # before int, which it is a kind of
+    (int, "integer"),
+    (float, "number"),
+    (str, "string"),
+    (list, "array"),
+    (dict, "object"),
+)
+
+
+def _kind(value: Any) -> str:
+    """Return the JSON type of a value."""
+    return next((name for kind, name in _KINDS if isinstance(value, kind)), "null")

@@ -1,0 +1,25 @@
+"""A tool's single result: `POST /v1/tools/{tool}/call` (Snakepit.execute/3)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway.endpoints import collected
+from gateway.endpoints.contract import CALL
+from gateway.endpoints.negotiation import choose
+from gateway.endpoints.requests import CallReader
+from gateway.endpoints.stream import RunResponses
+
+
+def router(reader: CallReader, responses: RunResponses) -> APIRouter:
+    """Return the routes of this module."""
+    routes = APIRouter(tags=["tools"])
+
+    async def call(request: Request, tool: str) -> Response:
+        media_type = choose(request.headers.get("accept"), (collected.MEDIA_TYPE,))
+        call, policy = await reader.read(request, tool, streaming=False)
+        return responses.response(reader.hub.open(call, policy), media_type)
+
+    routes.add_api_route("/v1/tools/{tool}/call", call, methods=["POST"], **CALL)
+    return routes

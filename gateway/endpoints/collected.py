@@ -1,0 +1,92 @@
+"""A run as one JSON answer: a stream whose reader wants it whole, and the single result of a unary call.
+
+Like a stream it watches for the client's leaving from the start, so that a cancelled request cancels the run,
+queued or running. Nothing is sent before the end, so a failure has its real HTTP status.
+"""
+
+from __future__ import annotations
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.codec import documents
+from gateway.endpoints.connection import Connection
+from gateway.endpoints.problem import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
+from gateway.endpoints.problem import problem_response
+from gateway.endpoints.response import StreamTiming
+from gateway.errors import GatewayError
+from gateway.events import Chunks, Ended
+from gateway.runs.run import Run
+
+MEDIA_TYPE = "application/json"
+
+
+class CollectedRun(Response):
+    """One reader of a run, answered when it has ended.
+
+    Streaming: `{"chunks":[…],"end":{…}}`; a failure is its problem document with the chunks that came before it.
+    Unary: `{"result":…,"metadata":…}`. More than `limit_bytes` of chunks: the run is left and the answer is 413.
+    """
+
+    def __init__(self, run: Run, timing: StreamTiming, *, limit_bytes: int, debug: bool = False) -> None:
+        super().__init__()
+        self._run = run
+        self._timing = timing
+        self._limit_bytes = limit_bytes
+        self._debug = debug
+        self._connection: Connection | None = None
+        self._reader = run.subscribe(self._wake)
+        self._payloads: list[bytes] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        timing, reader = self._timing, self._reader
+        connection = self._connection = Connection(
+            scope, receive, send, write_timeout_s=timing.write_timeout_s, heartbeat_s=timing.heartbeat_s, on_gone=reader.close
+        )
+        try:
+            async with connection:
+                response = await self._collect(connection)
+                if response is not None:
+                    await response(scope, receive, connection.send)
+        finally:
+            reader.close()
+
+    def _wake(self) -> None:
+        if self._connection is not None:
+            self._connection.wake()
+
+    async def _collect(self, connection: Connection) -> Response | None:
+        """Return the answer, or None when the client has gone."""
+        size = 0
+        while not connection.gone:
+            event = self._reader.take()
+            if event is None:
+                await connection.wait()
+            elif isinstance(event, Ended):
+                return self._answer(event)
+            elif isinstance(event, Chunks):
+                self._payloads += event.payloads
+                size += sum(map(len, event.payloads))
+                if size > self._limit_bytes:
+                    detail = f"The result is larger than {self._limit_bytes} bytes; read it as text/event-stream or application/x-ndjson"
+                    return problem_response(GatewayError("result-too-large", detail), instance=f"/v1/runs/{self._run.id}")
+        return None
+
+    def _answer(self, end: Ended) -> Response:
+        instance = f"/v1/runs/{self._run.id}"
+        headers = {"Cache-Control": "no-store", "Vary": "Accept", "Content-Location": instance}
+        chunks = b"[%b]" % b",".join(self._payloads)
+        if end.error is not None:
+            failure = problem_response(end.error, instance=instance, debug=self._debug)
+            if not self._payloads:
+                return failure
+            body = bytes(failure.body)[:-1] + b',"chunks":' + chunks + b"}"
+            return Response(body, failure.status_code, headers, PROBLEM_MEDIA_TYPE)
+        if self._run.call.streaming:
+            document = orjson.dumps(documents.ended(end, instance))
+            body = b'{"chunks":%b,"end":%b}' % (chunks, document)
+        else:
+            result = self._payloads[0] if self._payloads else b"null"
+            body = b'{"result":%b,"metadata":%b}' % (result, orjson.dumps(dict(end.metadata)))
+        return Response(body, 200, headers, MEDIA_TYPE)

@@ -1,0 +1,120 @@
+"""The OpenAPI 3.1 document: the routes, the schemas of events and problems, and a path for each tool.
+
+Made from the catalogue as it is when asked for, so it names the tools that run now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from gateway import __version__
+from gateway.endpoints import contract
+from gateway.workers.catalog import Tool
+
+DESCRIPTION = (
+    "Python functions that yield, as Server-Sent Events, WebSocket messages and JSON lines. "
+    "WebSocket: `GET /v1/ws` (subprotocol `snakepit.gateway.v1`) and `GET /v1/tools/{tool}/ws`."
+)
+
+
+def build(app: FastAPI, tools: Sequence[Tool]) -> dict[str, Any]:
+    """Return the document for the app's routes and these tools."""
+    document = get_openapi(
+        title="Snakepit Gateway", version=__version__, openapi_version="3.1.0", description=DESCRIPTION, routes=app.routes
+    )
+    _, models = models_json_schema([(model, "serialization") for model in contract.MODELS], ref_template="#/components/schemas/{model}")
+    components = document.setdefault("components", {}).setdefault("schemas", {})
+    components.update(models["$defs"])
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components.pop(unused, None)
+    for path in document["paths"].values():
+        for operation in path.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                # FastAPI's own shape of it; ours is a problem document.
+                operation["responses"]["422"] = contract.problems(422)["422"]
+    for tool in tools:
+        document["paths"].update(_paths(tool))
+    return document
+
+
+def install(app: FastAPI, tools: Callable[[], Sequence[Tool]]) -> None:
+    """Let the app answer /openapi.json with the document for the tools of the moment."""
+    app.openapi = lambda: build(app, tools())  # type: ignore[method-assign]
+
+
+def _paths(tool: Tool) -> dict[str, Any]:
+    """Return the paths of one tool."""
+    schema = tool.parameters or {"type": "object", "additionalProperties": True}
+    body = contract.arguments_body(_portable(schema))
+    common = {"tags": [f"tool: {tool.name}"], "description": tool.description}
+    paths: dict[str, Any] = {}
+    if tool.supports_streaming is not False:
+        options = [*contract.OPTION_PARAMETERS, contract.RESUME_PARAMETER]
+        paths[f"/v1/tools/{tool.name}/stream"] = {
+            "get": {
+                **common,
+                "summary": f"Stream {tool.name} (EventSource)",
+                "operationId": f"stream_{tool.name}_get",
+                "parameters": [*_query_parameters(tool), *options],
+                "responses": contract.stream_answers(),
+            },
+            "post": {
+                **common,
+                "summary": f"Stream {tool.name}",
+                "operationId": f"stream_{tool.name}_post",
+                "parameters": options,
+                "requestBody": body,
+                "responses": contract.stream_answers(),
+            },
+        }
+    if tool.supports_streaming is not True:
+        paths[f"/v1/tools/{tool.name}/call"] = {
+            "post": {
+                **common,
+                "summary": f"Call {tool.name}",
+                "operationId": f"call_{tool.name}",
+                "parameters": contract.OPTION_PARAMETERS,
+                "requestBody": body,
+                "responses": contract.CALL["openapi_extra"]["responses"],
+            }
+        }
+    return paths
+
+
+def _query_parameters(tool: Tool) -> list[dict[str, Any]]:
+    schema = _portable(tool.parameters or {})
+    required = schema.get("required", [])
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            "description": field.get("description", ""),
+            "schema": {key: value for key, value in field.items() if key != "description"},
+        }
+        for name, field in schema.get("properties", {}).items()
+    ]
+
+
+def _portable(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool's schema with its `$defs` written out in place, since references there are relative to its own root."""
+    definitions = schema.get("$defs", {})
+
+    def resolve(value: Any, depth: int = 0) -> Any:
+        if isinstance(value, list):
+            return [resolve(item, depth) for item in value]
+        if not isinstance(value, dict):
+            return value
+        name = str(value.get("$ref", "")).removeprefix("#/$defs/")
+        if "$ref" in value and name in definitions:
+            # A type that contains itself ends as "any" after a few levels.
+            return resolve(definitions[name], depth + 1) if depth < 4 else {}
+        return {key: resolve(item, depth) for key, item in value.items() if key != "$defs"}
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved

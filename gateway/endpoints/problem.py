@@ -1,0 +1,66 @@
+"""Errors as problem documents (RFC 9457): for our own errors, for FastAPI's, and for what nobody expected."""
+
+from __future__ import annotations
+
+import math
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from gateway.errors import FieldError, GatewayError, ToolFailed
+
+MEDIA_TYPE = "application/problem+json"
+
+_log = structlog.get_logger("gateway.endpoints")
+
+
+def problem_response(error: GatewayError, *, instance: str | None = None, debug: bool = False) -> Response:
+    """Return the response for an error. `debug` adds a tool's traceback."""
+    document = error.document(instance)
+    if debug and isinstance(error, ToolFailed) and error.traceback:
+        document["traceback"] = error.traceback
+    headers = {"Cache-Control": "no-store", "Vary": "Accept"}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    return Response(orjson.dumps(document), error.http_status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI, *, debug: bool) -> None:
+    """Make every error of the app's HTTP routes a problem document."""
+
+    async def gateway_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, GatewayError)
+        return problem_response(error, instance=request.url.path, debug=debug)
+
+    async def http_exception(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        problem = {404: "route-not-found", 405: "method-not-allowed"}.get(error.status_code, "internal")
+        detail = f"{request.method} {request.url.path[:200]}: {error.detail}"
+        response = problem_response(GatewayError(problem, detail))
+        for name, value in (error.headers or {}).items():
+            response.headers[name] = value
+        return response
+
+    async def validation_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        errors = [FieldError("/" + "/".join(map(str, entry["loc"])), entry["msg"]) for entry in error.errors()]
+        return problem_response(GatewayError("invalid-body", "The request does not fit: see errors", errors=errors))
+
+    async def client_left(request: Request, error: Exception) -> Response:
+        # While it was still sending its body: nothing was started, and nobody reads this.
+        return problem_response(GatewayError("cancelled", "The client left before its request was complete"))
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        _log.error("unexpected error", path=request.url.path, exc_info=error)
+        return problem_response(GatewayError("internal", "Something went wrong here; the server's log says what"))
+
+    app.add_exception_handler(GatewayError, gateway_error)
+    app.add_exception_handler(HTTPException, http_exception)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(ClientDisconnect, client_left)
+    app.add_exception_handler(Exception, unexpected)

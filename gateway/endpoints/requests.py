@@ -1,0 +1,103 @@
+"""From an HTTP request to a ToolCall: the body, the query, the options; shared by streams, calls and background runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from starlette.requests import HTTPConnection
+
+from gateway.call import ToolCall
+from gateway.endpoints import arguments
+from gateway.endpoints.options import CallOptions, OptionLimits, read_options
+from gateway.errors import FieldError, GatewayError
+from gateway.runs.hub import Hub
+from gateway.runs.policy import RunPolicy
+from gateway.sessions import Sessions
+
+QUERY_FIELDS_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Bounds on what a request may hold; each has a problem type of its own."""
+
+    body_bytes: int = 16 * 1024 * 1024
+    query_bytes: int = 32 * 1024
+    depth: int = 64
+    options: OptionLimits = field(default_factory=OptionLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class CallReader:
+    """Reads tool calls out of HTTP requests."""
+
+    hub: Hub
+    sessions: Sessions
+    limits: RequestLimits
+
+    async def read(self, request: Request, tool: str, *, streaming: bool) -> tuple[ToolCall, RunPolicy]:
+        """Return the call that a GET or POST asks for, and its policy.
+
+        Raises:
+            GatewayError: whatever is wrong with the request, and `tool-not-found`.
+        """
+        plain, options = self.split_query(request)
+        checked = read_options(options, self.limits.options, request.headers.get("grpc-timeout"))
+        if request.method == "POST":
+            if plain:
+                detail = f"On POST the arguments stand in the body; {plain[0][0][:40]!r} stands in the query string"
+                raise GatewayError("invalid-option", detail, errors=[FieldError(plain[0][0][:60], "belongs in the body")])
+            body = await self._body(request)
+            values = arguments.from_body(body, request.headers.get("content-type"), depth_limit=self.limits.depth)
+        else:
+            schema = self.hub.catalog.find(tool, checked.pool).parameters
+            values = arguments.from_query(plain, schema, depth_limit=self.limits.depth)
+        return self.call(tool, values, checked, streaming=streaming), checked.policy
+
+    def call(self, tool: str, values: dict[str, Any], options: CallOptions, *, streaming: bool) -> ToolCall:
+        """Return the call; its session begins, or goes on, with it."""
+        if options.session_id is not None:
+            self.sessions.use(options.session_id)
+        return ToolCall(
+            tool=tool,
+            arguments=values,
+            timeout_s=options.timeout_s,
+            streaming=streaming,
+            session_id=options.session_id,
+            pool=options.pool,
+            affinity=options.affinity,
+            metadata=options.metadata,
+        )
+
+    def split_query(self, request: HTTPConnection) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Return the query's arguments and its options (the names that begin with an underscore)."""
+        raw: bytes = request.scope["query_string"]
+        if not raw:
+            return [], []
+        if len(raw) > self.limits.query_bytes:
+            detail = f"The query string has {len(raw)} bytes, the limit is {self.limits.query_bytes}; use POST for large arguments"
+            raise GatewayError("query-too-long", detail)
+        try:
+            pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_LIMIT)
+        except ValueError as exc:
+            raise GatewayError("invalid-option", f"The query string can't be read: {exc}") from exc
+        plain = [pair for pair in pairs if not pair[0].startswith("_")]
+        return plain, [pair for pair in pairs if pair[0].startswith("_")]
+
+    async def _body(self, request: Request) -> bytes:
+        limit = self.limits.body_bytes
+        too_large = GatewayError("body-too-large", f"The body is larger than {limit} bytes")
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > limit:
+            raise too_large
+        parts: list[bytes] = []
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise too_large
+            parts.append(part)
+        return b"".join(parts)

@@ -1,0 +1,154 @@
+"""A subscription as a streamed response: SSE or JSON lines. The only importer of sse_starlette.
+
+`RunStream` is sse-starlette's EventSourceResponse with its own `__call__`: that one runs four tasks for each
+stream and enters a cancel scope for each send; this one has the request's own task, which takes batches and
+writes them, and one that watches for the disconnect. It also holds the status line back until the run has
+something to say (protocol, section 2, "the truth about the first byte"), which a response that begins by
+sending its headers can't. Kept from the base: its place in FastAPI and Starlette.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from sse_starlette import EventSourceResponse
+from sse_starlette.sse import AppStatus
+from starlette.types import Receive, Scope, Send
+
+from gateway.endpoints.connection import Connection
+from gateway.endpoints.problem import problem_response
+from gateway.events import Chunks, Ended, Event
+from gateway.runs.run import Run
+
+# The drain is the app's: on import sse-starlette has put itself in front of uvicorn's signal handler.
+AppStatus.enable_automatic_graceful_drain = False
+
+# One write carries at most this much, plus one batch.
+WRITE_LIMIT_BYTES = 256 * 1024
+
+
+class Encoder(Protocol):
+    """What writes one run's events in one format."""
+
+    media_type: str
+    heartbeat: bytes
+
+    def encode(self, event: Event) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTiming:
+    """Seconds: silence before a heartbeat, the longest hold of the status line, the longest blocked write."""
+
+    heartbeat_s: float = 10.0
+    first_byte_hold_s: float = 1.0
+    write_timeout_s: float = 30.0
+
+
+class RunStream(EventSourceResponse):
+    """One reader of a run as a streamed HTTP response.
+
+    `after` is the number of the last chunk that the client has, None for a first connection. The reader is
+    subscribed here and leaves, whatever happens, when `__call__` is done.
+    """
+
+    def __init__(self, run: Run, encoder: Encoder, timing: StreamTiming, *, after: int | None = None, debug: bool = False) -> None:
+        super().__init__(iter(()), media_type=encoder.media_type, ping=0, sep="\n", send_timeout=timing.write_timeout_s)
+        self._run = run
+        self._encoder = encoder
+        self._timing = timing
+        self._resumed = after is not None
+        self._debug = debug
+        self._connection: Connection | None = None
+        self._reader = run.subscribe(self._wake, after=after)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        timing, reader = self._timing, self._reader
+        connection = self._connection = Connection(
+            scope, receive, send, write_timeout_s=timing.write_timeout_s, heartbeat_s=timing.heartbeat_s, on_gone=reader.close
+        )
+        try:
+            async with connection:
+                held = await self._hold(connection)
+                if connection.gone:
+                    return
+                last = held[-1] if held else None
+                if isinstance(last, Ended) and last.error is not None and not self._resumed:
+                    response = problem_response(last.error, instance=f"/v1/runs/{self._run.id}", debug=self._debug)
+                    await response(scope, receive, connection.send)
+                    return
+                await connection.send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
+                await self._stream(connection, held)
+        finally:
+            reader.close()
+
+    def _wake(self) -> None:
+        if self._connection is not None:
+            self._connection.wake()
+
+    async def _hold(self, connection: Connection) -> list[Event]:
+        """Return the first events: up to the first chunk or the end, or what there is when the hold is over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._timing.first_byte_hold_s
+        timer = loop.call_at(until, connection.wake)
+        held: list[Event] = []
+        try:
+            while not connection.gone:
+                event = self._reader.take()
+                if event is not None:
+                    held.append(event)
+                    if isinstance(event, Chunks | Ended):
+                        break
+                elif loop.time() >= until:
+                    break
+                else:
+                    await connection.wait()
+        finally:
+            timer.cancel()
+        return held
+
+    async def _stream(self, connection: Connection, held: list[Event]) -> None:
+        reader, encoder = self._reader, self._encoder
+        parts = [encoder.encode(event) for event in held]
+        while not connection.gone:
+            size = sum(map(len, parts))
+            while size < WRITE_LIMIT_BYTES and (event := reader.take()) is not None:
+                part = encoder.encode(event)
+                parts.append(part)
+                size += len(part)
+            if not parts:
+                if not connection.heartbeat_due:
+                    await connection.wait()
+                    continue
+                parts.append(encoder.heartbeat)
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts = []
+            finished = reader.finished
+            await connection.send({"type": "http.response.body", "body": body, "more_body": not finished})
+            if finished:
+                return
+
+    def _stream_headers(self) -> list[tuple[bytes, bytes]]:
+        headers = [
+            (b"content-type", self._encoder.media_type.encode() + b"; charset=utf-8"),
+            *_STREAM_HEADERS,
+            (b"content-location", f"/v1/runs/{self._run.id}/events".encode()),
+        ]
+        timing = self._run.timing()
+        marks: Mapping[str, int | None] = {"queue": timing.queue_ms, "first": timing.first_chunk_ms}
+        server_timing = ", ".join(f"{name};dur={value}" for name, value in marks.items() if value is not None)
+        if server_timing:
+            headers.append((b"server-timing", server_timing.encode()))
+        return headers
+
+
+_STREAM_HEADERS = [
+    (b"cache-control", b"no-cache, no-transform"),
+    # nginx: don't buffer. Incremental: the same wish as a standard (draft-ietf-httpbis-incremental).
+    (b"x-accel-buffering", b"no"),
+    (b"incremental", b"?1"),
+    (b"vary", b"Accept"),
+]

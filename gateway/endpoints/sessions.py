@@ -1,0 +1,68 @@
+"""Sessions: `POST /v1/sessions`, `GET|DELETE /v1/sessions/{session}`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse, Response
+
+from gateway.endpoints.contract import SESSION, SESSION_CREATE, SESSION_END
+from gateway.errors import GatewayError
+from gateway.sessions import ID_RULE, Session, Sessions
+
+
+class NewSession(BaseModel):
+    """The body of `POST /v1/sessions`; both members are optional."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str | None, Field(description=f"The id; made up here when missing. {ID_RULE}.")] = None
+    metadata: Annotated[dict[str, str], Field(max_length=32, description="Kept with the session.")] = {}
+
+
+def describe(session: Session) -> dict[str, Any]:
+    """Return a session as the API shows it; times are RFC 3339 in UTC."""
+    return {
+        "id": session.id,
+        "created_at": _time(session.created_at),
+        "last_used_at": _time(session.last_used_at),
+        "metadata": dict(session.metadata),
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def router(sessions: Sessions) -> APIRouter:
+    """Return the routes of this module."""
+    routes = APIRouter(tags=["sessions"])
+
+    async def create(new: Annotated[NewSession | None, Body()] = None) -> Response:
+        wanted = new or NewSession()
+        existed = wanted.id is not None and sessions.get(wanted.id) is not None
+        session = sessions.create(wanted.id, wanted.metadata)
+        headers = {"Location": f"/v1/sessions/{session.id}"}
+        return JSONResponse(describe(session), 200 if existed else 201, headers)
+
+    async def state(session: str) -> Response:
+        return JSONResponse(describe(_find(session)))
+
+    async def end(session: str) -> Response:
+        _find(session)
+        sessions.end(session)
+        return Response(status_code=204)
+
+    def _find(session_id: str) -> Session:
+        session = sessions.get(session_id)
+        if session is None:
+            raise GatewayError("session-not-found", f"Session not found: {session_id[:128]}")
+        return session
+
+    routes.add_api_route("/v1/sessions", create, methods=["POST"], **SESSION_CREATE)
+    routes.add_api_route("/v1/sessions/{session}", state, methods=["GET"], **SESSION)
+    routes.add_api_route("/v1/sessions/{session}", end, methods=["DELETE"], **SESSION_END)
+    return routes

@@ -1,0 +1,143 @@
+"""Where runs are opened, found and counted. The front doors' only way in.
+
+Owns every run that is live, and for a while those that have ended. Opening checks, in this order: draining,
+the tool and its kind, the arguments, the number of open runs, then asks the tool's pool for a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.call import ToolCall
+from gateway.errors import GatewayError
+from gateway.runs.arguments import ArgumentChecker
+from gateway.runs.identity import new_run_id
+from gateway.runs.policy import Cause, RunPolicy
+from gateway.runs.run import Run, RunLimits
+from gateway.workers.catalog import Catalog, Tool
+from gateway.workers.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class HubLimits:
+    """`open_runs`: runs that are queued or running at once. `kept_runs`: ended ones that are still known by their id."""
+
+    open_runs: int = 10_000
+    kept_runs: int = 10_000
+    run: RunLimits = field(default_factory=RunLimits)
+
+
+class Hub:
+    """The runs of this gateway, and the pools behind them (`pools`: name to pool, the first is the default)."""
+
+    def __init__(self, catalog: Catalog, pools: Mapping[str, Pool], limits: HubLimits) -> None:
+        self.catalog = catalog
+        self.pools = pools
+        self.limits = limits
+        self._open: dict[str, Run] = {}
+        self._ended: OrderedDict[str, Run] = OrderedDict()
+        # One checker a tool, kept as long as the worker describes it by the same schema.
+        self._checkers: dict[tuple[str, str], tuple[Mapping[str, object], ArgumentChecker]] = {}
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def open_runs(self) -> int:
+        """How many runs are queued or running."""
+        return len(self._open)
+
+    @property
+    def draining(self) -> bool:
+        """True once no new run is accepted."""
+        return self._draining
+
+    def open(self, call: ToolCall, policy: RunPolicy | None = None) -> Run:
+        """Start a run and return it; it may be queued.
+
+        Raises:
+            GatewayError: `shutting-down`, `tool-not-found`, `pool-not-found`, `tool-not-streaming`, `tool-streams`,
+                `invalid-arguments`, `too-many-streams`, or what the pool refuses with. Nothing is left behind then.
+        """
+        if self._draining:
+            raise GatewayError("shutting-down", "The gateway takes no new runs; another one or a later try may", retry_after_s=5)
+        tool = self.check(call)
+        if len(self._open) >= self.limits.open_runs:
+            detail = f"{len(self._open)} runs are open, the limit is {self.limits.open_runs}"
+            raise GatewayError("too-many-streams", detail, retry_after_s=1)
+        run = Run(new_run_id(), call, policy or RunPolicy(), self.limits.run, self)
+        self._open[run.id] = run
+        self._idle.clear()
+        try:
+            run.start(self.pools[tool.pool])
+        except GatewayError:
+            self._forget_open(run)
+            raise
+        return run
+
+    def check(self, call: ToolCall) -> Tool:
+        """Return the tool of a call that could be opened, as far as can be said without a worker.
+
+        Raises:
+            GatewayError: as `open` does for the tool and the arguments.
+        """
+        tool = self.catalog.find(call.tool, call.pool)
+        check_kind(tool, streaming=call.streaming)
+        self._check_arguments(tool, call)
+        return tool
+
+    def find(self, run_id: str) -> Run | None:
+        """Return a run that is live or was so lately, else None."""
+        return self._open.get(run_id) or self._ended.get(run_id)
+
+    def run_ended(self, run: Run) -> None:
+        """Move a run to those that have ended; the oldest of these is forgotten."""
+        self._forget_open(run)
+        self._ended[run.id] = run
+        if len(self._ended) > self.limits.kept_runs:
+            self._ended.popitem(last=False)
+
+    async def drain(self, deadline_s: float) -> None:
+        """Take no new runs, wait for the open ones, and end those left after `deadline_s` as `shutdown`."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._idle.wait()
+        except TimeoutError:
+            for run in list(self._open.values()):
+                run.cancel(Cause.SHUTDOWN)
+
+    def _check_arguments(self, tool: Tool, call: ToolCall) -> None:
+        if tool.parameters is None or call.binary:
+            # The schema speaks of JSON values; the worker checks a call with raw bytes among its arguments.
+            return
+        key = (tool.pool, tool.name)
+        known = self._checkers.get(key)
+        if known is None or known[0] is not tool.parameters:
+            known = self._checkers[key] = (tool.parameters, ArgumentChecker(tool.name, tool.parameters))
+        known[1].check(call.arguments)
+
+    def _forget_open(self, run: Run) -> None:
+        self._open.pop(run.id, None)
+        if not self._open:
+            self._idle.set()
+
+
+def check_kind(tool: Tool, *, streaming: bool) -> None:
+    """Return if the tool can be executed that way; one whose kind is unknown can.
+
+    Raises:
+        GatewayError: `tool-not-streaming`, in Snakepit's words, or `tool-streams`.
+    """
+    if tool.supports_streaming is None or tool.supports_streaming is streaming:
+        return
+    if streaming:
+        detail = (
+            f"Streaming execution is not enabled for tool {tool.name}. "
+            "Enable streaming support on the adapter (supports_streaming: true) or use ExecuteTool instead."
+        )
+        raise GatewayError("tool-not-streaming", detail)
+    raise GatewayError("tool-streams", f"{tool.name} streams its results: use /v1/tools/{tool.name}/stream")

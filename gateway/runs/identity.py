@@ -1,0 +1,29 @@
+"""Run ids: unguessable, since whoever knows one may read the run, and sortable by the time they were made.
+
+`r_` and a ULID: 48 bits of Unix milliseconds and 80 random bits in Crockford's base 32 (github.com/ulid/spec).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
+_EVENT_ID = re.compile(r"(r_[0-9A-HJKMNP-TV-Z]{26})\.(end|\d{1,15})")
+
+
+def new_run_id() -> str:
+    """Return a fresh id of 28 characters."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    pairs = [_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)]
+    return "r_" + "".join(pairs)
+
+
+def parse_event_id(text: str) -> tuple[str, int | None] | None:
+    """Return the run and the chunk number of an event id (`None` for the end event), or None for any other text."""
+    match = _EVENT_ID.fullmatch(text)
+    if match is None:
+        return None
+    return match[1], None if match[2] == "end" else int(match[2])

@@ -1,0 +1,63 @@
+"""`gateway serve` in this process: bind, log, run the app under uvicorn until a signal has drained it.
+
+Also the OpenAPI document without a server: the adapters are described in this process, as a worker would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from gateway import server
+from gateway.app import Gateway, create_app
+from gateway.endpoints import openapi
+from gateway.runtime import compat, loading
+from gateway.settings import Settings, is_public
+from gateway.telemetry import logs
+from gateway.workers.description import Tool
+
+_log = structlog.get_logger("gateway")
+
+
+def run_server(settings: Settings) -> int:
+    """Serve until a signal; return the exit code: 0, or 1 when an address can't be bound."""
+    logs.configure(settings.log.level, settings.log.format)
+    try:
+        sock = server.bind(settings.server.host, settings.server.port)
+    except OSError as exc:
+        _log.error("can't listen", host=settings.server.host, port=settings.server.port, reason=str(exc))
+        return 1
+    gateway = Gateway(settings)
+    app = create_app(gateway=gateway)
+    host, port = sock.getsockname()[:2]
+    if is_public(host):
+        _log.warning("listening on a public address without authentication", host=host)
+    http = server.build(app, drain=gateway.drain_runs, frame_limit_bytes=settings.server.socket_frame_limit_bytes)
+    _log.info("HTTP listens", url=f"http://{'localhost' if host == '127.0.0.1' else host}:{port}")
+    with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
+        try:
+            runner.run(http.serve([sock]))
+        except SystemExit as exc:
+            # uvicorn's way to say that the app did not start; it has logged why.
+            return int(exc.code or 1)
+    return 0
+
+
+def openapi_document(settings: Settings) -> dict[str, Any]:
+    """Return the OpenAPI document for the adapters of the settings' local pools.
+
+    Raises:
+        AdapterNotLoaded: an adapter can't be found.
+    """
+    compat.install()
+    gateway = Gateway(settings)
+    tools: dict[str, Tool] = {}
+    for pool in gateway.pool_options:
+        if pool.adapter is None:
+            continue
+        for spec in loading.load(pool.adapter).tools.values():
+            described = Tool(spec.name, pool.name, spec.description, spec.supports_streaming, spec.parameters.schema)
+            tools.setdefault(spec.name, described)
+    return openapi.build(create_app(gateway=gateway), list(tools.values()))

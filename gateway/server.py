@@ -1,0 +1,151 @@
+"""uvicorn, made to serve streams: its connections can be aborted, and the drain on a signal is ours.
+
+Called by cli.py. The protocols add one entry to the ASGI scope's extensions: a function that aborts the
+connection, since closing one whose reader has stalled would wait for it for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from gateway.endpoints.connection import ABORT_EXTENSION
+
+_log = structlog.get_logger("gateway.server")
+
+KEEPALIVE_IDLE_S = 30
+KEEPALIVE_INTERVAL_S = 10
+KEEPALIVE_PROBES = 3
+
+
+class AbortableHttp(HttpToolsProtocol):
+    """HTTP/1.1 whose scope can abort the connection, with TCP keepalive so that a vanished peer is noticed."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        _keep_alive(transport)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT_EXTENSION: self.transport.abort}  # type: ignore[dict-item]
+
+
+class AbortableWebSocket(WebSocketsSansIOProtocol):
+    """WebSocket whose scope can abort the connection."""
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        extensions = self.scope.setdefault("extensions", {}) or {}
+        extensions[ABORT_EXTENSION] = self.transport.abort  # type: ignore[assignment]
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with our drain: the first signal drains and then stops, the second stops at once."""
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._signalled = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT by the event loop: what they start is a coroutine."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    async def main_loop(self) -> None:
+        """Serve until a signal, then drain while requests are still answered."""
+        ticker = asyncio.ensure_future(super().main_loop())
+        signalled = asyncio.ensure_future(self._signalled.wait())
+        await asyncio.wait((ticker, signalled), return_when=asyncio.FIRST_COMPLETED)
+        signalled.cancel()
+        if not ticker.done():
+            drain = asyncio.ensure_future(self._drain())
+            await asyncio.wait((ticker, drain), return_when=asyncio.FIRST_COMPLETED)
+            drain.cancel()
+            self.should_exit = True
+            await ticker
+
+    def _on_signal(self) -> None:
+        if self._signalled.is_set():
+            _log.warning("second signal: stopping at once")
+            self.should_exit = self.force_exit = True
+        else:
+            _log.info("signal: draining")
+            self._signalled.set()
+
+
+def build(app: ASGIApp, *, drain: Callable[[], Awaitable[None]], frame_limit_bytes: int) -> Server:
+    """Return the server for an app. `drain` is awaited on the first signal, while requests are still answered."""
+    config = uvicorn.Config(
+        app,
+        http=AbortableHttp,
+        ws=AbortableWebSocket,
+        ws_max_size=frame_limit_bytes,
+        # Compression costs 7 µs a message and a window of memory for each socket.
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # After our drain everything has ended; this is for what ignores that.
+        timeout_graceful_shutdown=3,
+    )
+    return Server(config, drain)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        OSError: the address can't be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError:
+        sock.close()
+        raise
+    sock.set_inheritable(False)
+    return sock
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's loop where there is one."""
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+def _keep_alive(transport: asyncio.Transport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)

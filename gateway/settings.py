@@ -1,0 +1,217 @@
+"""What an operator can set: command line > environment (`GATEWAY_…`, `__` between levels) > `.env` > TOML file > defaults.
+
+Read by app.py and cli.py only; every other module is handed the values it needs. A key that nobody knows is an
+error that names the nearest known one. Source: docs of the protocol, section 7.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from gateway.call import Affinity
+
+Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+ByteCount = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(Exception):
+    """Settings that can't be used; the text is for the operator, a line for each mistake."""
+
+
+class Section(BaseModel):
+    """A table of the settings; refuses keys it doesn't know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(Section):
+    """`[server]`: the listeners, the stream's timing, and the limits of requests."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    # `host:port` or `unix:/path` of the gRPC front door; empty: none.
+    grpc_address: str = "127.0.0.1:50051"
+    # Silence on a stream before a heartbeat; the longest hold of its status line; the longest blocked write.
+    heartbeat_s: Seconds = 10.0
+    first_byte_hold_s: Annotated[float, Field(ge=0, le=60)] = 1.0
+    write_timeout_s: Seconds = 30.0
+    # How long an EventSource waits before it reconnects.
+    retry_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 2000
+    # The budget of a run that names none, and the most it may name.
+    timeout_s: Seconds = 300.0
+    timeout_limit_s: Seconds = 3600.0
+    body_limit_bytes: ByteCount = 16 * 1024 * 1024
+    query_limit_bytes: ByteCount = 32 * 1024
+    argument_depth_limit: Annotated[int, Field(ge=1, le=900)] = 64
+    # What is held for an answer that is one JSON document.
+    result_limit_bytes: ByteCount = 64 * 1024 * 1024
+    # Runs that are queued or running at once; ended ones that are still known by their id.
+    open_runs_limit: Count = 10_000
+    kept_runs_limit: Count = 10_000
+    # A run's chunks that are kept for its readers, and how far one may lag before the worker waits.
+    log_limit_bytes: ByteCount = 4 * 1024 * 1024
+    log_limit_chunks: Count = 100_000
+    reader_lag_bytes: ByteCount = 256 * 1024
+    socket_runs_limit: Count = 100
+    socket_frame_limit_bytes: ByteCount = 1024 * 1024
+    # Web pages of other origins that may use the API: `https://app.example.com`, or `*`.
+    allowed_origins: tuple[str, ...] = ()
+    # Keys of `_meta.<key>` that a request may set in its call's metadata.
+    meta_keys: tuple[str, ...] = ()
+    # How long a drain waits for open runs.
+    drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    # Tracebacks of tools in problem documents.
+    debug: bool = False
+
+
+class SessionSettings(Section):
+    """`[sessions]`."""
+
+    ttl_s: Seconds = 3600.0
+    limit: Count = 10_000
+
+
+class LogSettings(Section):
+    """`[log]`."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class PoolSettings(Section):
+    """One `[[pools]]`. `kind` is `local` with an adapter and `addresses` with addresses, unless said."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default"
+    kind: Literal["local", "addresses"] | None = None
+    adapter: str | None = None
+    addresses: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    size: Annotated[int, Field(ge=1, le=1024)] = 2
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 1
+    queue_limit: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    queue_timeout_s: Seconds = 10.0
+    affinity: Affinity = Affinity.HINT
+    payload: Literal["auto", "json"] | None = None
+    env: dict[str, str] = {}
+    pythonpath: str | None = None
+    max_requests: Count | None = None
+    ttl_s: Seconds | None = None
+    start_timeout_s: Seconds = 60.0
+    stop_timeout_s: Seconds = 10.0
+    drain_timeout_s: Seconds = 30.0
+    terminate_timeout_s: Seconds = 5.0
+    health_interval_s: Seconds = 10.0
+    health_timeout_s: Seconds = 5.0
+    health_misses: Count = 3
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> PoolSettings:
+        if self.adapter is None and not self.addresses:
+            raise ValueError(f"pool {self.name!r} has neither an adapter nor addresses")
+        if self.adapter is not None and self.addresses:
+            raise ValueError(f"pool {self.name!r} has both an adapter and addresses")
+        kind = "local" if self.adapter is not None else "addresses"
+        if self.kind is not None and self.kind != kind:
+            raise ValueError(f"pool {self.name!r}: kind is {self.kind!r}, but what it has makes it {kind!r}")
+        return self
+
+
+class Settings(BaseSettings):
+    """All settings. Without a pool the demo tools of examples/ml_streaming.py are served."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GATEWAY_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    server: ServerSettings = ServerSettings()
+    sessions: SessionSettings = SessionSettings()
+    log: LogSettings = LogSettings()
+    pools: tuple[PoolSettings, ...] = ()
+    # How calls reach the workers.
+    transport: Literal["lane", "grpcio"] = "grpcio"
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Settings:
+        names = [pool.name for pool in self.pools]
+        doubled = {name for name in names if names.count(name) > 1}
+        if doubled:
+            raise ValueError(f"two pools are named {', '.join(sorted(doubled))}")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the TOML file below the environment."""
+        toml = TomlConfigSettingsSource(settings_cls, cls.model_config.get("toml_file"))
+        return init_settings, env_settings, dotenv_settings, file_secret_settings, toml
+
+
+def load(config: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
+    """Return the settings. `config` is a TOML file; `overrides` are those of the command line, by section.
+
+    Raises:
+        SettingsError: a key is unknown, a value is wrong, or the file can't be read.
+    """
+    if config is not None and not config.is_file():
+        raise SettingsError(f"{config}: there is no such file")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=config)
+
+    try:
+        return FromFile(**(overrides or {}))
+    except ValidationError as exc:
+        raise SettingsError("\n".join(_explain(error) for error in exc.errors())) from exc
+    except ValueError as exc:
+        raise SettingsError(f"{config}: {exc}") from exc
+
+
+def is_public(host: str) -> bool:
+    """Return whether a host to listen on can be reached from other machines."""
+    if host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
+def _explain(error: Any) -> str:
+    """Return one mistake as a line: where, what, and the nearest known key."""
+    path = [str(part) for part in error["loc"]]
+    where = ".".join(path)
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg']}" if where else error["msg"]
+    known = _known_keys(path[:-1])
+    near = difflib.get_close_matches(path[-1], known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return f"{where}: there is no such key; {hint}"
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "server": ServerSettings,
+        "sessions": SessionSettings,
+        "log": LogSettings,
+        "pools": PoolSettings,
+    }
+    model: type[BaseModel] = sections.get(path[0], Settings) if path else Settings
+    return list(model.model_fields)
