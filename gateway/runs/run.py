@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from gateway.call import ToolCall
@@ -228,6 +228,8 @@ class Run:
             # Harmless when the call has ended by itself; otherwise RST_STREAM leaves with this very step.
             self._upstream.cancel()
         self._ticket = self._upstream = None
+        # An ended run is known for a while; its arguments, which may be megabytes, are not needed for that.
+        self.call = replace(self.call, arguments={}, binary={})
         for reader in self._readers:
             reader.wake()
         self._owner.run_ended(self)
