@@ -18,6 +18,8 @@ from gateway.events import Chunks, Ended, Event, Gap, Outcome, Started, Status
 
 SUBPROTOCOL = "snakepit.gateway.v1"
 ID_LIMIT = 128
+# A control frame holds 125 bytes, of which the close code takes two (RFC 6455 §5.5).
+CLOSE_REASON_LIMIT_BYTES = 123
 
 PING = '{"type":"ping"}'
 PONG = '{"type":"pong"}'
@@ -76,6 +78,11 @@ def read_frame(text: str) -> ClientFrame:
     if not isinstance(payload, dict):
         raise BadFrame(f"{kind} needs a `payload`: an object")
     return ClientFrame(kind, name if needs_id else "", payload)
+
+
+def close_reason(text: str) -> str:
+    """Return as much of a text as a close frame can hold."""
+    return text.encode("utf-8", "replace")[:CLOSE_REASON_LIMIT_BYTES].decode("utf-8", "ignore")
 
 
 def ack(limits: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ that the schema check, which every front door shares, names it. Source: docs of 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,9 @@ from gateway.errors import GatewayError
 
 Schema = Mapping[str, Any]
 
-_INTEGER = re.compile(r"[+-]?\d{1,4000}")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
+# JSON's numbers, and the forms that people type: .5, 5., +1. NaN and infinities have no form in JSON.
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _CONTAINERS = frozenset({"array", "object"})
 _REFERENCE = "#/$defs/"
 
@@ -79,9 +82,11 @@ def _typed(texts: list[str], schema: Schema | None, name: str, depth_limit: int)
     if schema is None:
         values = [_json_or_text(text, depth_limit) for text in texts]
         return values[0] if len(values) == 1 else values
-    types = _types(schema.get("properties", {}).get(name, {}), schema)
-    if "array" in types and not (len(texts) == 1 and texts[0].lstrip().startswith("[")):
-        items = _types(_resolve(schema["properties"][name], schema).get("items", {}), schema)
+    field = schema.get("properties", {}).get(name, {})
+    types = _types(field, schema)
+    null = "null" in types and texts == ["null"]
+    if "array" in types and not null and not (len(texts) == 1 and texts[0].lstrip().startswith("[")):
+        items = _items(field, schema)
         return [_convert(text, items, depth_limit) for text in texts]
     if len(texts) > 1:
         return texts
@@ -96,11 +101,8 @@ def _convert(text: str, types: frozenset[str], depth_limit: int) -> Any:
         return text.lower() in ("true", "1")
     if "integer" in types and _INTEGER.fullmatch(text):
         return int(text)
-    if "number" in types:
-        try:
-            return float(text) if not _INTEGER.fullmatch(text) else int(text)
-        except ValueError:
-            pass
+    if "number" in types and _NUMBER.fullmatch(text) and math.isfinite(float(text)):
+        return int(text) if _INTEGER.fullmatch(text) else float(text)
     if types & _CONTAINERS and text.lstrip()[:1] in ("[", "{"):
         return _json_or_text(text, depth_limit)
     # No type named at all (an annotation that says nothing): JSON where it is JSON, else text.
@@ -128,6 +130,13 @@ def _types(schema: Schema, root: Schema) -> frozenset[str]:
     if values is not None:
         return frozenset(_kind(value) for value in values)
     return frozenset().union(*(_types(option, root) for key in ("anyOf", "oneOf") for option in schema.get(key, ())))
+
+
+def _items(schema: Schema, root: Schema) -> frozenset[str]:
+    """Return the JSON types of a list's items; the list may be one of several possible types."""
+    schema = _resolve(schema, root)
+    options = [schema, *(_resolve(option, root) for key in ("anyOf", "oneOf") for option in schema.get(key, ()))]
+    return frozenset().union(*(_types(option["items"], root) for option in options if isinstance(option.get("items"), dict)))
 
 
 def _resolve(schema: Schema, root: Schema) -> Schema:

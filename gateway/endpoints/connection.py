@@ -3,7 +3,8 @@
 Owned by one response for the time of its `__call__`. It is the only consumer of `receive()`: a second one would
 race with it for the disconnect. One timer serves heartbeat and write time-out; nothing is armed for each write.
 ASGI has no way to abort a connection, so our uvicorn protocol offers one in the scope's extensions (server.py);
-under another server a stuck response is cancelled instead.
+under another server a stuck response is cancelled instead. It also offers a way to write that neither awaits nor
+passes the middleware's wrappers, for what a run pushes while its response waits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Self
 from starlette.types import Message, Receive, Scope, Send
 
 ABORT_EXTENSION = "snakepit.gateway.abort"
+WRITE_EXTENSION = "snakepit.gateway.write"
 
 
 class Connection:
@@ -31,7 +33,9 @@ class Connection:
     ) -> None:
         self._receive = receive
         self._send = send
-        self._abort: Callable[[], None] | None = (scope.get("extensions") or {}).get(ABORT_EXTENSION)
+        extensions = scope.get("extensions") or {}
+        self._abort: Callable[[], None] | None = extensions.get(ABORT_EXTENSION)
+        self._write: Callable[[bytes], bool] | None = extensions.get(WRITE_EXTENSION)
         self._write_timeout_s = write_timeout_s
         self._heartbeat_s = heartbeat_s
         self._on_gone = on_gone
@@ -69,6 +73,17 @@ class Connection:
         await self._send(message)
         self._writing_since = None
         self._written_at = self._loop.time()
+
+    def write(self, body: bytes) -> bool:
+        """Write a part of the body that has begun, at once and without an await.
+
+        False, with nothing written: the server has no such way, or the client is slow, or gone; use `send`. Only
+        while no `send` is in progress.
+        """
+        if self._write is None or not self._write(body):
+            return False
+        self._written_at = self._loop.time()
+        return True
 
     def wake(self) -> None:
         """End the current `wait`, if there is one."""

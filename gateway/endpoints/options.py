@@ -55,8 +55,10 @@ def read_options(options: Iterable[tuple[str, str]], limits: OptionLimits, grpc_
     given: dict[str, str] = {}
     metadata: dict[str, str] = {}
     for name, value in options:
-        if name.startswith(META_PREFIX):
+        if name.startswith(META_PREFIX) and name.removeprefix(META_PREFIX) not in metadata:
             metadata[_meta_key(name, limits)] = _meta_value(name, value)
+        elif name.startswith(META_PREFIX):
+            raise _invalid(name[:60], "is given twice")
         elif name not in OPTIONS:
             near = difflib.get_close_matches(name, OPTIONS, 1)
             hint = f"did you mean {near[0]}? " if near else ""

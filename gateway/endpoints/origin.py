@@ -30,5 +30,12 @@ class OriginRule:
         origin = headers.get("origin")
         if origin is None or origin in self.allowed or "*" in self.allowed:
             return
-        if urlsplit(origin).netloc != headers.get("host"):
+        if _host(origin) != headers.get("host"):
             raise GatewayError("origin-not-allowed", f"Origin {origin[:100]!r} may not open a socket here; see server.allowed_origins")
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

@@ -1,8 +1,9 @@
 """A subscription as a streamed response: SSE or JSON lines. The only importer of sse_starlette.
 
 `RunStream` is sse-starlette's EventSourceResponse with its own `__call__`: that one runs four tasks for each
-stream and enters a cancel scope for each send; this one has the request's own task, which takes batches and
-writes them, and one that watches for the disconnect. It also holds the status line back until the run has
+stream and enters a cancel scope for each send; this one has the request's own task, and one that watches for
+the disconnect. While that task waits, a run's wake writes what there is from where it was called, without a task
+switch; the task takes over when the client is slow, for heartbeats and for the end. It also holds the status line back until the run has
 something to say (protocol, section 2, "the truth about the first byte"), which a response that begins by
 sending its headers can't. Kept from the base: its place in FastAPI and Starlette.
 """
@@ -63,6 +64,9 @@ class RunStream(EventSourceResponse):
         self._resumed = after is not None
         self._debug = debug
         self._connection: Connection | None = None
+        # The response's task waits in `_stream`, so that a wake may write; and what it could not write.
+        self._parked = False
+        self._unsent: list[bytes] = []
         self._reader = run.subscribe(self._wake, after=after)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,8 +90,29 @@ class RunStream(EventSourceResponse):
             reader.close()
 
     def _wake(self) -> None:
-        if self._connection is not None:
-            self._connection.wake()
+        """The run has something new: write it now where that is possible, else have the response's task do it."""
+        connection = self._connection
+        if connection is None:
+            return
+        while self._parked:
+            parts = self._take([])
+            if not parts:
+                return
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            if self._reader.finished or not connection.write(body):
+                self._parked = False
+                self._unsent = [body]
+        connection.wake()
+
+    def _take(self, parts: list[bytes]) -> list[bytes]:
+        """Return `parts` and what the reader has to say now, encoded: at most WRITE_LIMIT_BYTES and one batch."""
+        take, encode = self._reader.take, self._encoder.encode
+        size = sum(map(len, parts))
+        while size < WRITE_LIMIT_BYTES and (event := take()) is not None:
+            part = encode(event)
+            parts.append(part)
+            size += len(part)
+        return parts
 
     async def _hold(self, connection: Connection) -> list[Event]:
         """Return the first events: up to the first chunk or the end, or what there is when the hold is over."""
@@ -111,23 +136,19 @@ class RunStream(EventSourceResponse):
         return held
 
     async def _stream(self, connection: Connection, held: list[Event]) -> None:
-        reader, encoder = self._reader, self._encoder
-        parts = [encoder.encode(event) for event in held]
+        """Send until the end or until the client has gone."""
+        self._unsent = [self._encoder.encode(event) for event in held]
         while not connection.gone:
-            size = sum(map(len, parts))
-            while size < WRITE_LIMIT_BYTES and (event := reader.take()) is not None:
-                part = encoder.encode(event)
-                parts.append(part)
-                size += len(part)
+            parts, self._unsent = self._take(self._unsent), []
             if not parts:
                 if not connection.heartbeat_due:
+                    self._parked = True
                     await connection.wait()
+                    self._parked = False
                     continue
-                parts.append(encoder.heartbeat)
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts = []
-            finished = reader.finished
-            await connection.send({"type": "http.response.body", "body": body, "more_body": not finished})
+                parts.append(self._encoder.heartbeat)
+            finished = self._reader.finished
+            await connection.send({"type": "http.response.body", "body": b"".join(parts), "more_body": not finished})
             if finished:
                 return
 

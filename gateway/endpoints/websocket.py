@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,7 +78,6 @@ class Outlet:
         # Insertion-ordered: the order in which the runs became ready.
         self._ready: dict[SocketRun, None] = {}
         self._signal = asyncio.Event()
-        self._on_finished: Callable[[SocketRun], None] = lambda _: None
 
     def say(self, frame: str) -> None:
         """Queue a frame about the socket.
@@ -122,14 +121,25 @@ class Outlet:
             return
         for frame in entry.encoder.encode(event):
             await self._send(frame)
+            if entry not in self._ready:
+                # Dropped while the send waited: its client has left it, and may use its id for another run.
+                return
         if entry.reader.finished:
-            self._ready.pop(entry, None)
             on_finished(entry)
 
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close the socket, once nothing else sends; one that is closed already stays as it is."""
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await self._in_time(self._websocket.close(code, codec.close_reason(reason)))
+
     async def _send(self, text: str) -> None:
+        await self._in_time(self._websocket.send({"type": "websocket.send", "text": text}))
+
+    async def _in_time(self, sending: Awaitable[None]) -> None:
+        """Await a send; cut the connection where it takes too long."""
         try:
             async with asyncio.timeout(self._write_timeout_s):
-                await self._websocket.send({"type": "websocket.send", "text": text})
+                await sending
         except TimeoutError:
             if self._abort is not None:
                 self._abort()
@@ -146,7 +156,8 @@ class Socket:
         self._outlet = Outlet(websocket, write_timeout_s=settings.write_timeout_s)
         self._runs: dict[str, SocketRun] = {}
         self._names: dict[SocketRun, str] = {}
-        self._initialised = False
+        # What the client did wrong, or None: its close frame is sent when the writer has stopped.
+        self._broken: BadFrame | None = None
 
     async def serve(self) -> None:
         """Serve until the client leaves or breaks the protocol; every run on the socket loses its reader then."""
@@ -157,6 +168,8 @@ class Socket:
                 await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
                 writer.cancel()
                 reader.cancel()
+            if self._broken is not None:
+                await self._outlet.close(self._broken.close_code, self._broken.reason)
         finally:
             for entry in self._runs.values():
                 entry.reader.close()
@@ -169,24 +182,29 @@ class Socket:
         try:
             await self._initialise()
             while True:
-                self._handle(codec.read_frame(await self._websocket.receive_text()))
+                self._handle(await self._receive())
         except WebSocketDisconnect:
             pass
-        except KeyError:
-            # Starlette's receive_text on a binary frame.
-            await self._close(4400, "frames are text")
         except BadFrame as exc:
-            await self._close(exc.close_code, exc.reason)
+            self._broken = exc
+
+    async def _receive(self) -> ClientFrame:
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"], message.get("reason"))
+        text = message.get("text")
+        if text is None:
+            raise BadFrame("frames are text")
+        return codec.read_frame(text)
 
     async def _initialise(self) -> None:
         try:
             async with asyncio.timeout(self._settings.init_timeout_s):
-                frame = codec.read_frame(await self._websocket.receive_text())
+                frame = await self._receive()
         except TimeoutError:
             raise BadFrame("connection_init did not come in time", 4408) from None
         if frame.type != "connection_init":
             raise BadFrame("the first frame is connection_init", 4401)
-        self._initialised = True
         settings = self._settings
         limits = {"max_runs": settings.runs_limit, "heartbeat_ms": int(settings.heartbeat_s * 1000)}
         self._outlet.say(codec.ack(limits))
@@ -245,10 +263,6 @@ class Socket:
         del self._runs[self._names.pop(entry)]
         self._outlet.drop(entry)
 
-    async def _close(self, code: int, reason: str) -> None:
-        with contextlib.suppress(RuntimeError):
-            await self._websocket.close(code, reason[:120])
-
 
 class PlainSocket:
     """One run on a socket without a subprotocol: the SSE events as objects; the socket closes after `end`."""
@@ -268,14 +282,13 @@ class PlainSocket:
                 for part in parts:
                     part.cancel()
             if self._done.is_set():
-                with contextlib.suppress(RuntimeError):
-                    await self._websocket.close(1000)
+                await self._outlet.close(1000)
         finally:
             self._entry.reader.close()
 
     async def _write(self) -> None:
         with contextlib.suppress(WebSocketDisconnect):
-            await self._outlet.run(lambda _: self._done.set())
+            await self._outlet.run(self._finished)
 
     async def _watch(self) -> None:
         # What a client says on this socket has no meaning; only its leaving has.
@@ -284,6 +297,10 @@ class PlainSocket:
 
     async def _done_wait(self) -> None:
         await self._done.wait()
+
+    def _finished(self, entry: SocketRun) -> None:
+        self._outlet.drop(entry)
+        self._done.set()
 
 
 def attach(outlet: Outlet, run: Run, encoder: MessageEncoder) -> SocketRun:
@@ -324,7 +341,7 @@ def router(reader: CallReader, settings: SocketSettings, origins: OriginRule) ->
         except GatewayError as error:
             await websocket.accept()
             await websocket.send_text(codec.refused(error))
-            await websocket.close(CODES[error.code].ws_close, error.detail[:100])
+            await websocket.close(CODES[error.code].ws_close, codec.close_reason(error.detail))
             return
         try:
             await websocket.accept()

@@ -63,6 +63,7 @@ class Run:
         self._readers: list[Subscription] = []
         self._was_queued = False
         self._paused = False
+        self._pausable = True
         self._ticket: Ticket | None = None
         self._upstream: StreamCall | None = None
         self._accepted_at = self._loop.time()
@@ -87,7 +88,7 @@ class Run:
         Raises:
             GatewayError: the pool refuses at once; the run is then as if it had never been.
         """
-        request = LeaseRequest(session_id=self.call.session_id, affinity=self.call.affinity)
+        request = LeaseRequest(self.call.session_id, self.call.affinity, self.call.tool)
         try:
             granted = pool.acquire(request, self)
         except GatewayError:
@@ -123,7 +124,13 @@ class Run:
         self.worker_id = lease.worker_id
         self._leased_at = self._loop.time()
         remaining_s = max(self.call.timeout_s - (self._leased_at - self._accepted_at), 0.001)
-        self._upstream = lease.execute(self.call, self.id, remaining_s, self)
+        self._pausable = lease.pausable
+        try:
+            self._upstream = lease.execute(self.call, self.id, remaining_s, self)
+        except TypeError as exc:
+            # Only a gRPC caller can have an argument that JSON has no word for.
+            self._end(Outcome.ERROR, GatewayError("invalid-arguments", f"An argument can't be sent as JSON: {exc}"))
+            return
         if self.policy.idle_timeout_s is not None:
             self._timer.cancel()
             self._check_deadlines()
@@ -144,18 +151,21 @@ class Run:
     # the worker's answers: ToolSink
 
     def on_chunks(self, payloads: list[bytes], size_bytes: int, attributes: dict[int, ChunkAttributes] | None) -> None:
-        """Number a batch, and make the worker wait where the slowest reader is too far behind."""
+        """Number a batch, and make the worker wait where the slowest reader is too far behind.
+
+        A worker that must not be made to wait is read on; the log's bound then costs that reader a gap.
+        """
         if self.ended is not None:
             return
         self._last_chunk_at = self._loop.time()
         if self._first_chunk_at is None:
             self._first_chunk_at = self._last_chunk_at
         self.log.append(payloads, size_bytes, attributes)
-        if not self._paused and self._lag_bytes() > self.policy.lag_bytes and self._upstream is not None:
-            self._paused = True
-            self._upstream.pause_reading()
         for reader in self._readers:
             reader.wake()
+        if self._lag_bytes() > self.policy.lag_bytes and self._pausable and not self._paused and self._upstream is not None:
+            self._paused = True
+            self._upstream.pause_reading()
 
     def on_end(self, end: ToolEnd) -> None:
         """The call has ended."""
@@ -174,6 +184,8 @@ class Run:
         """Let the worker go on once every reader is near enough, and forget what all have read."""
         if self._paused and self._lag_bytes() <= self.policy.lag_bytes // 2 and self._upstream is not None:
             self._paused = False
+            # The silence until now was ours, not the tool's.
+            self._last_chunk_at = self._loop.time()
             self._upstream.resume_reading()
         self.log.discard(min(reader.cursor for reader in self._readers))
 

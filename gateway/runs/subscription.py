@@ -42,7 +42,7 @@ class Subscription:
         # The number of the chunk it takes next.
         self.cursor = cursor
         # All bytes up to the cursor: the run compares it with its log's total to see how far behind this reader is.
-        self.taken_bytes = 0
+        self.taken_bytes = run.log.total_bytes - run.log.bytes_from(cursor)
 
     @property
     def finished(self) -> bool:

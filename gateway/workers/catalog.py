@@ -1,0 +1,78 @@
+"""What tools there are: the pools' tools, in the pools' order.
+
+Read by runs/ for every request and by the endpoints for the list. It holds nothing itself, so it is true at
+any moment: a worker that restarts with other tools changes it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from gateway.errors import GatewayError
+from gateway.workers.description import Tool
+from gateway.workers.pool import Pool
+
+__all__ = ["Catalog", "Tool"]
+
+# Inside the class, `list` is its method.
+Tools = list[Tool]
+
+# Names listed in an error's text.
+_NAMES_LIMIT = 20
+
+
+class Catalog:
+    """The tools of all pools. Where two pools offer the same name, the first one's is meant unless a pool is named."""
+
+    def __init__(self, pools: Sequence[Pool]) -> None:
+        self._pools = tuple(pools)
+
+    def find(self, tool: str, pool: str | None = None) -> Tool:
+        """Return the tool of that name, in `pool` or else in the first pool that has it.
+
+        Raises:
+            GatewayError: `pool-not-found`, `tool-not-found` (both say what there is), or `no-workers-available`
+                while a pool that might have it has never had a worker to ask.
+        """
+        pools = self._pools if pool is None else (self._pool(pool),)
+        for candidate in pools:
+            found = candidate.tools.get(tool)
+            if found is not None:
+                return found
+        for candidate in pools:
+            if not candidate.tools:
+                reasons = (
+                    "; ".join(reason.partition("\n")[0] for reason in candidate.readiness()) or f"pool {candidate.name} offers no tools"
+                )
+                raise GatewayError(
+                    "no-workers-available", f"it is not known yet whether there is a tool {tool!r}: {reasons}", retry_after_s=2
+                )
+        where = "" if pool is None else f" in pool {pool!r}"
+        raise GatewayError("tool-not-found", _unknown(f"there is no tool {tool!r}{where}", tool, (t.name for t in self._of(pools))))
+
+    def list(self) -> Tools:
+        """Return every tool that `find` finds without a pool's name, in the pools' order, by name within a pool."""
+        return self._of(self._pools)
+
+    def _pool(self, name: str) -> Pool:
+        for pool in self._pools:
+            if pool.name == name:
+                return pool
+        raise GatewayError("pool-not-found", _unknown(f"there is no pool {name!r}", name, (pool.name for pool in self._pools)))
+
+    def _of(self, pools: Iterable[Pool]) -> Tools:
+        tools: dict[str, Tool] = {}
+        for pool in pools:
+            for name in sorted(pool.tools):
+                tools.setdefault(name, pool.tools[name])
+        return [*tools.values()]
+
+
+def _unknown(sentence: str, name: str, names: Iterable[str]) -> str:
+    """The sentence, with the nearest name where one is near, and the names there are."""
+    known = [*names]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    more = f" and {len(known) - _NAMES_LIMIT} more" if len(known) > _NAMES_LIMIT else ""
+    return f"{sentence}{hint} there are: {', '.join(known[:_NAMES_LIMIT])}{more}"

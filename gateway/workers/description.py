@@ -1,0 +1,127 @@
+"""What a worker says about itself, or what the settings say in its place, and how it is asked.
+
+Our own workers answer WorkerService/Describe. Others have only Snakepit's BridgeService: a Ping shows that
+they are there, and their tools are the names in the pool's options. Asked at the start of every worker's
+life and again by its health checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from google.protobuf.message import DecodeError
+
+from gateway.errors import Code
+from gateway.rpc.snakepit_bridge_pb2 import PingRequest
+from gateway.rpc.worker_pb2 import AwaitStopRequest, AwaitStopResponse, DescribeRequest, WorkerDescription
+from gateway.transport.base import CallFailed, Channel
+from gateway.workers.options import PoolOptions
+
+DESCRIBE = "/gateway.rpc.WorkerService/Describe"
+AWAIT_STOP = "/gateway.rpc.WorkerService/AwaitStop"
+PING = "/snakepit.bridge.BridgeService/Ping"
+
+_DESCRIBE_REQUEST = DescribeRequest().SerializeToString()
+_PING_REQUEST = PingRequest(message="gateway").SerializeToString()
+# What an answer may take beyond the time that the worker was given to wait.
+_ANSWER_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One entry of the catalogue.
+
+    `supports_streaming` and `parameters` (a JSON Schema of type object) are None where the worker can't describe its tools.
+    """
+
+    name: str
+    pool: str
+    description: str = ""
+    supports_streaming: bool | None = None
+    parameters: dict[str, Any] | None = None
+    required_variables: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a worker offers. `is_described` False: it has no WorkerService, and `tools` are names from the settings.
+
+    `answer` is what it was read from: an equal answer needs no second look.
+    """
+
+    concurrency: int
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    batches: bool = False
+    is_described: bool = False
+    answer: bytes = b""
+
+
+# Of a worker that hasn't answered yet.
+UNKNOWN = Description(concurrency=1)
+
+
+async def describe(channel: Channel, options: PoolOptions, timeout_s: float, known: Description = UNKNOWN) -> Description:
+    """Ask the worker what it offers; `known` itself where nothing changed.
+
+    Raises:
+        CallFailed: it answers neither Describe nor Ping.
+        ValueError: it can't describe its tools and the options name none, or its answer makes no sense.
+    """
+    try:
+        answer = await channel.unary(DESCRIBE, _DESCRIBE_REQUEST, timeout_s=timeout_s)
+    except CallFailed as exc:
+        if exc.status.code is not Code.UNIMPLEMENTED:
+            raise
+    else:
+        return known if known.is_described and answer == known.answer else _described(answer, options)
+    await channel.unary(PING, _PING_REQUEST, timeout_s=timeout_s)
+    if not options.tools:
+        raise ValueError(f"the worker at {channel.address} can't describe its tools: list their names in the pool's `tools`")
+    return Description(options.concurrency, {name: Tool(name, options.name) for name in options.tools})
+
+
+async def await_stop(channel: Channel, run_id: str, timeout_s: float) -> bool:
+    """Wait until the execution has really stopped; False when it hasn't after `timeout_s`, or the worker doesn't answer.
+
+    A connection that is lost, and a worker that can't say, count as stopped: what could be waited for is gone.
+    """
+    request = AwaitStopRequest(run_id=run_id, timeout_ms=int(timeout_s * 1000))
+    try:
+        answer = await channel.unary(AWAIT_STOP, request.SerializeToString(), timeout_s=timeout_s + _ANSWER_GRACE_S)
+    except CallFailed as exc:
+        return exc.status.code is not Code.DEADLINE_EXCEEDED
+    try:
+        return AwaitStopResponse.FromString(answer).stopped
+    except DecodeError:
+        return True
+
+
+def _described(answer: bytes, options: PoolOptions) -> Description:
+    try:
+        said = WorkerDescription.FromString(answer)
+    except DecodeError as exc:
+        raise ValueError("its description can't be decoded") from exc
+    tools = {
+        tool.name: Tool(
+            name=tool.name,
+            pool=options.name,
+            description=tool.description,
+            supports_streaming=tool.supports_streaming,
+            parameters=_schema(tool.parameters_schema),
+            required_variables=tuple(tool.required_variables),
+        )
+        for tool in said.tools
+    }
+    return Description(said.concurrency or options.concurrency, tools, said.batches, is_described=True, answer=answer)
+
+
+def _schema(text: str) -> dict[str, Any] | None:
+    """The schema, or None where the worker sent none that can be used: the tool then takes any JSON object."""
+    try:
+        schema = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return schema if isinstance(schema, dict) else None

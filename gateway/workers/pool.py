@@ -1,0 +1,168 @@
+"""A named set of workers: the one object that runs/ and the composition root hold.
+
+`acquire` is synchronous and belongs to dispatch.py; `run` owns every task of the pool, which are one slot for
+each worker (local.py or address.py) and one short task for each cancelled execution that is awaited. Ending
+`run` ends the workers; nothing of a pool is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from gateway.errors import GatewayError
+from gateway.workers.address import AddressSlot
+from gateway.workers.description import Tool, await_stop
+from gateway.workers.dispatch import Dispatcher, Scheduler, Ticket
+from gateway.workers.launcher import RunDirectory
+from gateway.workers.lease import Lease, LeaseHolder, LeaseRequest
+from gateway.workers.local import ChannelFactory, LocalSlot
+from gateway.workers.options import PoolOptions
+from gateway.workers.worker import Worker, WorkerState
+
+log = structlog.get_logger("gateway.pool")
+
+
+class Pool:
+    """One pool. Its workers live while `run` runs; leases may be asked for before, and wait."""
+
+    def __init__(self, options: PoolOptions, open_channel: ChannelFactory, scheduler: Scheduler | None = None) -> None:
+        """`open_channel(address)` connects to a worker. `scheduler` None: the running event loop."""
+        self.name = options.name
+        self.kind = options.kind
+        self._options = options
+        self._dispatcher = Dispatcher(options, scheduler, self._unsettled)
+        self._directory = RunDirectory()
+        self._tools: dict[str, Tool] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._started = asyncio.Event()
+        # Cancelled tools that did not stop in time, since the pool began.
+        self._stuck = 0
+        self._slots: list[LocalSlot] | list[AddressSlot]
+        if options.kind == "local":
+            surge = asyncio.Lock()
+            self._slots = [
+                LocalSlot(f"{self.name}-{number}", options, open_channel, self._directory, surge, self._changed)
+                for number in range(1, options.size + 1)
+            ]
+        else:
+            self._slots = [
+                AddressSlot(f"{self.name}-{number}", address, options, open_channel, self._changed)
+                for number, address in enumerate(options.addresses, start=1)
+            ]
+        self._dispatcher.workers = self._workers()
+
+    def __repr__(self) -> str:
+        workers = self._dispatcher.workers
+        ready = [worker for worker in workers if worker.state is WorkerState.READY]
+        others = Counter(str(worker.state) for worker in workers if worker.state is not WorkerState.READY)
+        busy = f"{sum(worker.in_flight for worker in ready)}/{sum(worker.concurrency for worker in ready)} busy"
+        parts = [busy, f"{self._dispatcher.queued} queued", *(f"{count} {state}" for state, count in others.items())]
+        return f"<Pool {self.name}: {', '.join(parts)}>"
+
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """What the workers offer, as of the last time each was asked; empty until the first has answered."""
+        return self._tools
+
+    def acquire(self, request: LeaseRequest, holder: LeaseHolder) -> Lease | Ticket:
+        """Return a lease where a worker is free, else a place in the queue; `holder` hears what becomes of that.
+
+        Raises:
+            GatewayError: `pool-saturated`, `worker-busy`, `session-worker-unavailable`, or `shutting-down`.
+                The holder may hear the last two, `queue-timeout` and `no-workers-available` later.
+        """
+        return self._dispatcher.acquire(request, holder)
+
+    def forget_session(self, session_id: str) -> None:
+        """Untie a session from its worker."""
+        self._dispatcher.sessions.forget(session_id)
+
+    async def run(self) -> None:
+        """Keep the workers alive until cancelled, then stop them; every lease and queued request ends with that."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                for slot in self._slots:
+                    tasks.create_task(slot.run())
+                try:
+                    await asyncio.get_running_loop().create_future()  # for ever: the slots never end by themselves
+                finally:
+                    self._tasks = None
+                    self._dispatcher.close(self._shutting_down())
+        finally:
+            self._directory.remove()
+
+    async def started(self) -> None:
+        """Return when a worker is ready, or when every worker's first start has failed; `readiness` says which."""
+        await self._started.wait()
+
+    async def drain(self, deadline_s: float) -> None:
+        """Take no more requests, refuse those who wait, and return when nothing runs any more, or after `deadline_s`."""
+        self._dispatcher.close(self._shutting_down())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                for worker in self._workers():
+                    await worker.quiet.wait()
+
+    def readiness(self) -> list[str]:
+        """Return why no worker of this pool can take a request, one sentence each; empty while one can, busy or not."""
+        workers = self._dispatcher.workers
+        if any(worker.state is WorkerState.READY for worker in workers):
+            return []
+        reasons = dict.fromkeys(worker.failure or f"worker {worker.id} is {worker.state}" for worker in workers)
+        return [f"pool {self.name}: {reason}" for reason in reasons]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return this pool's entry of GET /v1/pools."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "queued": self._dispatcher.queued,
+            "in_flight": self._dispatcher.in_flight,
+            "stuck": self._stuck,
+            "workers": [worker.snapshot() for worker in self._dispatcher.workers],
+        }
+
+    def _workers(self) -> list[Worker]:
+        return [worker for slot in self._slots for worker in slot.workers]
+
+    def _changed(self) -> None:
+        """A worker came, went, or changed its state."""
+        workers = self._dispatcher.workers = self._workers()
+        if known := [worker.description.tools for worker in workers if worker.came_up]:
+            # A restarting worker's tools stay, so that requests for them wait instead of being unknown.
+            self._tools = {name: tool for tools in known for name, tool in tools.items()}
+        if any(worker.state is WorkerState.READY for worker in workers) or all(worker.settled.is_set() for worker in workers):
+            self._started.set()
+        self._dispatcher.workers_changed()
+
+    def _unsettled(self, worker: Worker, run_id: str) -> bool:
+        """See to a run that may not have stopped; False where nobody can say whether it has."""
+        if self._tasks is None or worker.ended.is_set() or not worker.description.is_described:
+            return False
+        self._tasks.create_task(self._settle(worker, run_id))
+        return True
+
+    async def _settle(self, worker: Worker, run_id: str) -> None:
+        """Free the worker's place when the run has stopped; have the worker replaced when it doesn't."""
+        timeout_s = self._options.stop_timeout_s
+        if not await await_stop(worker.channel, run_id, timeout_s):
+            self._stuck += 1
+            worker.mark_stuck()
+            log.error("cancelled tool did not stop", worker=worker.id, run=run_id, waited_s=timeout_s)
+            if self.kind == "local":
+                worker.replace()  # the place goes with the process
+                return
+            while not await await_stop(worker.channel, run_id, timeout_s):
+                pass  # nobody here can end that process: the place stays taken
+            worker.unmark_stuck()
+        self._dispatcher.free(worker)
+
+    def _shutting_down(self) -> GatewayError:
+        return GatewayError("shutting-down", f"pool {self.name} takes no more requests: the gateway is shutting down", retry_after_s=5)

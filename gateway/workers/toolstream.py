@@ -1,0 +1,238 @@
+"""One execution on a worker: its request encoded, the method chosen, its messages decoded into batches.
+
+Made by a Lease, called by the transport. Three methods carry an execution, and the sink can't tell which:
+
+    StreamTool            our workers     ToolChunks: many chunks a message
+    ExecuteStreamingTool  any worker      ToolChunk: one chunk a message
+    ExecuteTool           unary calls     ExecuteToolResponse: one answer, delivered as one chunk
+
+One `on_messages` is one `on_chunks`. A chunk costs a few attribute reads; only a batch in which some chunk
+carries more than data (final, metadata, an odd payload) is gone through chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from google.protobuf.message import DecodeError
+
+from gateway.call import ToolCall
+from gateway.codec.values import JSON_TYPE_URL, json_bytes, json_payload, result_json
+from gateway.errors import Code, GatewayError, ToolFailed
+from gateway.events import ChunkAttributes
+from gateway.rpc.snakepit_bridge_pb2 import ExecuteToolRequest, ExecuteToolResponse, ToolChunk
+from gateway.rpc.worker_pb2 import ToolChunks
+from gateway.transport.base import CallStatus, Metadata, StreamCall
+from gateway.workers.failure import answer_error, status_error, was_told
+from gateway.workers.worker import Worker
+
+EXECUTE_TOOL = "/snakepit.bridge.BridgeService/ExecuteTool"
+EXECUTE_STREAMING_TOOL = "/snakepit.bridge.BridgeService/ExecuteStreamingTool"
+STREAM_TOOL = "/gateway.rpc.WorkerService/StreamTool"
+RUN_ID_HEADER = "x-gateway-run-id"
+
+_NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ToolEnd:
+    """How an execution ended.
+
+    `metadata` and `final_chunk_id` are the last final chunk's, empty and None without one (`has_final`); of a
+    unary call, the answer's. `cancelled`: our own cancel ended it, and `error` is None.
+    """
+
+    error: GatewayError | None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    has_final: bool = False
+    final_chunk_id: str | None = None
+    cancelled: bool = False
+
+
+class ToolSink(Protocol):
+    """Who an execution delivers to. Called from the event loop; must not raise and must not block."""
+
+    def on_chunks(self, payloads: list[bytes], size_bytes: int, attributes: dict[int, ChunkAttributes] | None) -> None:
+        """Take chunks that arrived together: JSON texts in order, their total length, and what some carry besides.
+
+        `attributes` is keyed by the index into `payloads`; None where no chunk carries anything. Both are the sink's to keep.
+        """
+
+    def on_end(self, end: ToolEnd) -> None:
+        """The execution is over; called exactly once, after the last chunk."""
+
+
+def encode_request(call: ToolCall, session_id: str) -> bytes:
+    """Return the ExecuteToolRequest for `call`, with every argument as JSON in an Any.
+
+    `binary_format:*` is left out of the metadata: it would make a Snakepit worker unpickle the argument.
+
+    Raises:
+        TypeError: an argument has no JSON form.
+    """
+    request = ExecuteToolRequest(session_id=session_id, tool_name=call.tool, stream=call.streaming)
+    for name, value in call.arguments.items():
+        parameter = request.parameters[name]  # filled in place: a third of the cost of maps handed to the constructor
+        parameter.type_url = JSON_TYPE_URL
+        parameter.value = json_bytes(value)
+    for key, text in call.metadata.items():
+        if not key.startswith("binary_format:"):
+            request.metadata[key] = text
+    for name, data in call.binary.items():
+        request.binary_parameters[name] = data
+    return request.SerializeToString()
+
+
+class ToolStream:
+    """One call in progress: a StreamSink to the transport, a StreamCall to the run that started it."""
+
+    __slots__ = (
+        "_call",
+        "_cancelled",
+        "_failure",
+        "_final_chunk_id",
+        "_final_metadata",
+        "_give_back",
+        "_has_final",
+        "_run_id",
+        "_seen",
+        "_sink",
+        "_stream",
+        "_take",
+        "_timeout_s",
+        "_worker",
+    )
+
+    def __init__(
+        self,
+        worker: Worker,
+        call: ToolCall,
+        run_id: str,
+        timeout_s: float,
+        sink: ToolSink,
+        give_back: Callable[[Worker, str | None], None],
+    ) -> None:
+        """`give_back(worker, run_id)` is called once, after `sink.on_end`; see Lease."""
+        self._worker = worker
+        self._call = call
+        self._run_id = run_id
+        self._timeout_s = timeout_s
+        self._sink = sink
+        self._give_back = give_back
+        self._stream: StreamCall | None = None
+        self._cancelled = False
+        self._failure: GatewayError | None = None
+        self._has_final = False
+        self._final_metadata = _NO_METADATA
+        self._final_chunk_id: str | None = None
+        # A plain function: a bound method would tie a knot that only the garbage collector undoes.
+        self._take = ToolStream._take_chunks
+        # Chunks on the wire so far, counted only where chunk ids are compared.
+        self._seen = 0
+
+    def open(self, metadata: Metadata) -> ToolStream:
+        """Start the call. Raises TypeError for an argument that has no JSON form."""
+        worker, call = self._worker, self._call
+        request = encode_request(call, worker.session_id_for(call))
+        if not call.streaming:
+            method, self._take = EXECUTE_TOOL, ToolStream._take_answer
+        elif worker.batches:
+            method, self._take = STREAM_TOOL, ToolStream._take_batches
+        else:
+            method = EXECUTE_STREAMING_TOOL
+        headers = [*metadata, (RUN_ID_HEADER, self._run_id)]
+        self._stream = worker.channel.open_stream(method, request, self, timeout_s=self._timeout_s, metadata=headers)
+        return self
+
+    # The run's side: StreamCall.
+
+    def pause_reading(self) -> None:
+        if self._stream is not None:
+            self._stream.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._stream is not None:
+            self._stream.resume_reading()
+
+    def cancel(self) -> None:
+        if self._stream is not None:
+            self._cancelled = True
+            self._stream.cancel()
+
+    # The transport's side: StreamSink.
+
+    def on_messages(self, messages: list[bytes]) -> None:
+        self._worker.heard = True
+        try:
+            self._take(self, messages)
+        except DecodeError:
+            self._failure = ToolFailed(Code.INTERNAL, f"worker {self._worker.id} sent a message that can't be decoded")
+            if self._stream is not None:
+                self._stream.cancel()
+
+    def on_close(self, status: CallStatus) -> None:
+        told = was_told(status)
+        if status.connection_lost:
+            self._worker.suspect()
+        cancelled = self._cancelled and status.code is Code.CANCELLED and self._failure is None
+        error = None if cancelled else self._failure or status_error(status, self._worker.id, self._timeout_s)
+        if error is None and not cancelled and not self._call.streaming and not self._has_final:
+            error = ToolFailed(Code.INTERNAL, f"worker {self._worker.id} ended a unary call without an answer")
+        self._stream = None
+        try:
+            self._sink.on_end(ToolEnd(error, self._final_metadata, self._has_final, self._final_chunk_id, cancelled))
+        finally:
+            self._give_back(self._worker, None if told or status.connection_lost else self._run_id)
+
+    # Decoding.
+
+    def _take_batches(self, messages: list[bytes]) -> None:
+        if len(messages) == 1:
+            self._deliver(ToolChunks.FromString(messages[0]).chunks)
+        else:
+            self._deliver([chunk for message in messages for chunk in ToolChunks.FromString(message).chunks])
+
+    def _take_chunks(self, messages: list[bytes]) -> None:
+        self._deliver(list(map(ToolChunk.FromString, messages)))
+
+    def _take_answer(self, messages: list[bytes]) -> None:
+        answer = ExecuteToolResponse.FromString(messages[0])
+        self._final_metadata = dict(answer.metadata)
+        self._has_final = True
+        if answer.success:
+            payload = result_json(answer.result, answer.binary_result)
+            self._sink.on_chunks([payload], len(payload), None)
+        else:
+            self._failure = answer_error(answer.error_message, self._final_metadata)
+
+    def _deliver(self, chunks: Sequence[ToolChunk]) -> None:
+        attributes: dict[int, ChunkAttributes] | None = None
+        payloads = [chunk.data for chunk in chunks]
+        if not self._worker.trusts_json or b"" in payloads or [chunk for chunk in chunks if chunk.is_final or chunk.metadata]:
+            payloads, attributes = self._translate(chunks)
+        if payloads:
+            self._sink.on_chunks(payloads, sum(map(len, payloads)), attributes or None)
+
+    def _translate(self, chunks: Sequence[ToolChunk]) -> tuple[list[bytes], dict[int, ChunkAttributes]]:
+        """Go through a batch chunk by chunk. Finals stay where they were: Snakepit allows several, and chunks after one."""
+        check = not self._worker.trusts_json
+        payloads: list[bytes] = []
+        attributes: dict[int, ChunkAttributes] = {}
+        for chunk in chunks:
+            data = chunk.data
+            metadata = dict(sent) if (sent := chunk.metadata) else _NO_METADATA
+            self._seen += 1
+            if chunk.is_final:
+                self._has_final, self._final_metadata, self._final_chunk_id = True, metadata, chunk.chunk_id or None
+                if not data:
+                    continue  # an end mark, not a value
+            payload = json_payload(data) if check else data or b"null"
+            raw = data if check and payload is not data else None
+            chunk_id = chunk.chunk_id if check and chunk.chunk_id != f"{self._call.tool}-{self._seen}" else None
+            if chunk.is_final or metadata or raw is not None or chunk_id:
+                attributes[len(payloads)] = ChunkAttributes(chunk.is_final, metadata, raw, chunk_id or None)
+            payloads.append(payload)
+        return payloads, attributes
