@@ -20,6 +20,7 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from gateway.call import ToolCall
+from gateway.codec.toolchunk import plain_payloads
 from gateway.codec.values import JSON_TYPE_URL, json_bytes, json_payload, result_json
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import ChunkAttributes
@@ -196,7 +197,11 @@ class ToolStream:
             self._deliver([chunk for message in messages for chunk in ToolChunks.FromString(message).chunks])
 
     def _take_chunks(self, messages: list[bytes]) -> None:
-        self._deliver(list(map(ToolChunk.FromString, messages)))
+        payloads = plain_payloads(messages) if self._worker.trusts_json else None
+        if payloads is not None:
+            self._sink.on_chunks(payloads, sum(map(len, payloads)), None)
+        else:
+            self._deliver(list(map(ToolChunk.FromString, messages)))
 
     def _take_answer(self, messages: list[bytes]) -> None:
         answer = ExecuteToolResponse.FromString(messages[0])

@@ -1,0 +1,57 @@
+"""gateway/codec/toolchunk.py against protobuf's own parser."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.codec.toolchunk import plain_payloads
+from gateway.rpc.snakepit_bridge_pb2 import ToolChunk
+
+plain = st.builds(ToolChunk, chunk_id=st.text(min_size=1, max_size=30), data=st.binary(min_size=1, max_size=400))
+anything = st.builds(
+    ToolChunk,
+    chunk_id=st.text(max_size=200),
+    data=st.binary(max_size=400),
+    is_final=st.booleans(),
+    metadata=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
+)
+
+
+@given(st.lists(plain, min_size=1, max_size=8))
+def test_plain_messages_give_their_data(chunks: list[ToolChunk]) -> None:
+    assert plain_payloads([chunk.SerializeToString() for chunk in chunks]) == [chunk.data for chunk in chunks]
+
+
+@given(st.lists(anything, min_size=1, max_size=8))
+def test_any_message_gives_its_data_or_is_left_to_the_parser(chunks: list[ToolChunk]) -> None:
+    payloads = plain_payloads([chunk.SerializeToString() for chunk in chunks])
+    if payloads is None:
+        assert any(not c.chunk_id or len(c.chunk_id.encode()) > 127 or not c.data or c.is_final or c.metadata for c in chunks)
+    else:
+        assert payloads == [chunk.data for chunk in chunks]
+        assert not any(chunk.is_final or chunk.metadata for chunk in chunks)
+
+
+@given(st.binary(max_size=64))
+def test_garbage_is_left_to_the_parser_or_is_a_message(garbage: bytes) -> None:
+    payloads = plain_payloads([garbage])
+    if payloads is not None:
+        id_length = garbage[1]
+        assert garbage == bytes([10, id_length]) + garbage[2 : 2 + id_length] + garbage[2 + id_length : -len(payloads[0])] + payloads[0]
+
+
+def test_large_data_with_a_length_of_several_bytes_is_read() -> None:
+    for size in (127, 128, 16_383, 16_384, 70_000, 2_097_152):
+        chunk = ToolChunk(chunk_id="t-1", data=b"x" * size)
+        assert plain_payloads([chunk.SerializeToString()]) == [chunk.data]
+
+
+def test_a_message_that_is_cut_anywhere_is_left_to_the_parser() -> None:
+    message = ToolChunk(chunk_id="t-1", data=b"y" * 300).SerializeToString()
+    for end in range(len(message)):
+        assert plain_payloads([message[:end]]) is None
+
+
+def test_empty_data_that_was_written_out_is_left_to_the_parser() -> None:
+    assert plain_payloads([b"\n\x03t-1\x12\x00"]) is None
