@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -19,6 +20,7 @@ from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.endpoints import call, health, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.options import OptionLimits
 from gateway.endpoints.origin import OriginRule
 from gateway.endpoints.requests import CallReader, RequestLimits
@@ -68,7 +70,7 @@ class Gateway:
                 if server.grpc_address:
                     service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
                     self.bridge = BridgeServer(service, server.grpc_address)
-                    await self.bridge.start()
+                    await self._listen(self.bridge)
                 yield
                 await self._drain()
             finally:
@@ -90,6 +92,13 @@ class Gateway:
         for pool in self.pools.values():
             await pool.drain(self.settings.server.drain_timeout_s)
 
+    async def _listen(self, bridge: BridgeServer) -> None:
+        try:
+            await bridge.start()
+        except OSError as exc:
+            _log.error("can't listen", grpc_address=self.settings.server.grpc_address, reason=str(exc))
+            raise
+
     def _connect(self, address: str) -> Channel:
         assert self._transport is not None, "pools connect while the gateway runs"
         return self._transport.connect(address)
@@ -110,7 +119,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         async with gateway.run():
             yield
 
-    app = FastAPI(title="Snakepit Gateway", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app = ExpressApp(title="Snakepit Gateway", version=__version__, lifespan=lifespan, redirect_slashes=False)
     problem.install(app, debug=server.debug)
     options = OptionLimits(server.timeout_s, server.timeout_limit_s, frozenset(server.meta_keys), server.reader_lag_bytes)
     limits = RequestLimits(server.body_limit_bytes, server.query_limit_bytes, server.argument_depth_limit, options)
@@ -120,12 +129,15 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     socket = SocketSettings(
         runs_limit=server.socket_runs_limit, write_timeout_s=server.write_timeout_s, heartbeat_s=server.heartbeat_s, debug=server.debug
     )
+    stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
+    app.express = {"stream": (stream_tool, stream.METHODS), "call": (call_tool, call.METHODS)}
+    app.respond = partial(problem.respond, debug=server.debug)
     routers = (
-        stream.router(reader, responses),
-        call.router(reader, responses),
+        stream.router(stream_tool),
+        call.router(call_tool),
         tools.router(gateway.catalog),
         runs.router(gateway.hub, responses),
-        sessions.router(gateway.sessions),
+        sessions.router(gateway.sessions, limits),
         health.router(gateway.hub),
         websocket.router(reader, socket, OriginRule(server.allowed_origins)),
     )

@@ -110,9 +110,15 @@ def cancel(run: str, url: Url = DEFAULT_URL) -> None:
 @app.command()
 def openapi(adapters: Annotated[list[str] | None, typer.Argument(metavar="[ADAPTER]…")] = None, config: Config = None) -> None:
     """Print the OpenAPI document for these adapters, without starting a server."""
+    from gateway.runtime.loading import AdapterNotLoaded
     from gateway.serve import openapi_document
 
-    typer.echo(json.dumps(openapi_document(_load(config, adapters or [])), indent=2, ensure_ascii=False))
+    try:
+        document = openapi_document(_load(config, adapters or []))
+    except AdapterNotLoaded as exc:
+        err.print(str(exc), style="red", markup=False)
+        raise typer.Exit(2) from exc
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 @app.command()

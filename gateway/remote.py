@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -39,14 +40,14 @@ async def get(url: str, path: str) -> Any:
 async def cancel(url: str, run: str) -> Any:
     """Cancel a run and return its state."""
     async with _client(url) as client:
-        return await _document(client, "DELETE", f"/v1/runs/{run}")
+        return await _document(client, "DELETE", f"/v1/runs/{_quoted(run)}")
 
 
 async def call(url: str, tool: str, pairs: list[str]) -> Any:
     """Execute a unary tool; return its result and metadata."""
     async with _client(url) as client:
         body = await _arguments(client, tool, pairs)
-        return await _document(client, "POST", f"/v1/tools/{tool}/call", json=body)
+        return await _document(client, "POST", f"/v1/tools/{_quoted(tool)}/call", json=body)
 
 
 async def stream(
@@ -62,7 +63,7 @@ async def stream(
         body = await _arguments(client, tool, pairs)
         headers = {"Accept": "application/x-ndjson"}
         try:
-            async with client.stream("POST", f"/v1/tools/{tool}/stream", params=options, json=body, headers=headers) as response:
+            async with client.stream("POST", f"/v1/tools/{_quoted(tool)}/stream", params=options, json=body, headers=headers) as response:
                 if response.status_code != 200:
                     await response.aread()
                     raise Refused(_problem(response))
@@ -78,9 +79,19 @@ async def stream(
     return None
 
 
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
+
+
 def _client(url: str) -> httpx.AsyncClient:
+    try:
+        base = httpx.URL(url)
+    except httpx.InvalidURL as exc:
+        raise WrongUsage(f"{url!r} is no URL: {exc}") from exc
+    if base.scheme not in ("http", "https") or not base.host:
+        raise WrongUsage(f"{url!r} is no URL of a gateway; such as http://localhost:8000")
     # A stream may be silent for long; its heartbeat, every 10 s by default, shows that it lives.
-    return httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(10, read=60), trust_env=False)
+    return httpx.AsyncClient(base_url=base, timeout=httpx.Timeout(10, read=60), trust_env=False)
 
 
 async def _arguments(client: httpx.AsyncClient, tool: str, pairs: list[str]) -> dict[str, Any]:
@@ -89,7 +100,7 @@ async def _arguments(client: httpx.AsyncClient, tool: str, pairs: list[str]) -> 
     for name, equals, _ in split:
         if not equals or not name:
             raise WrongUsage(f"{name!r} is no argument; they are written key=value")
-    description = await _document(client, "GET", f"/v1/tools/{tool}")
+    description = await _document(client, "GET", f"/v1/tools/{_quoted(tool)}")
     return typed.from_query([(name, value) for name, _, value in split], description["parameters"], depth_limit=_DEPTH_LIMIT)
 
 

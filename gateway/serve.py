@@ -39,9 +39,9 @@ def run_server(settings: Settings) -> int:
     with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
         try:
             runner.run(http.serve([sock]))
-        except SystemExit as exc:
+        except SystemExit:
             # uvicorn's way to say that the app did not start; it has logged why.
-            return int(exc.code or 1)
+            return 1
     return 0
 
 

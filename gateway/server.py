@@ -1,7 +1,8 @@
 """uvicorn, made to serve streams: its connections can be aborted, and the drain on a signal is ours.
 
-Called by cli.py. The protocols add one entry to the ASGI scope's extensions: a function that aborts the
-connection, since closing one whose reader has stalled would wait for it for ever.
+Called by serve.py. The protocols add one entry to the ASGI scope's extensions, themselves as a ClientLink
+(endpoints/connection.py): closing a connection whose reader has stalled would wait for it for ever, so it can be
+aborted, and a stream is written and its loss heard of without a task.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from gateway.endpoints.connection import ABORT_EXTENSION, WRITE_EXTENSION
+from gateway.endpoints.connection import LINK_EXTENSION
 
 _log = structlog.get_logger("gateway.server")
 
@@ -31,18 +32,33 @@ KEEPALIVE_PROBES = 3
 JOIN_LIMIT_BYTES = 16 * 1024
 
 
-class AbortableHttp(HttpToolsProtocol):
-    """HTTP/1.1 whose scope can abort the connection, with TCP keepalive so that a vanished peer is noticed."""
+class LinkedHttp(HttpToolsProtocol):
+    """HTTP/1.1 that is its responses' ClientLink, with TCP keepalive so that a vanished peer is noticed."""
+
+    on_lost: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         _keep_alive(transport)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        # The ASGI types want a dict for each extension; ours are functions, which only our own responses look for.
-        extensions: Any = {ABORT_EXTENSION: self.transport.abort, WRITE_EXTENSION: self.write_part}
+        # The ASGI types want a dict for each extension; ours is an object that only our own responses look for.
+        extensions: Any = {LINK_EXTENSION: self}
         self.scope["extensions"] = extensions
+
+    @property
+    def request_complete(self) -> bool:
+        return not self.cycle.more_body
+
+    def abort(self) -> None:
+        self.transport.abort()
 
     def write_part(self, body: bytes) -> bool:
         """Write a part of a chunked response (RFC 9112 §7.1) now; False where `send` would have to wait, or nobody reads.
@@ -58,15 +74,19 @@ class AbortableHttp(HttpToolsProtocol):
         return True
 
 
-class AbortableWebSocket(WebSocketsSansIOProtocol):
-    """WebSocket whose scope can abort the connection."""
+class LinkedWebSocket(WebSocketsSansIOProtocol):
+    """WebSocket whose scope holds a link that can abort it."""
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
-        if self.response.status_code == 101:
-            # Otherwise the handshake was refused, and there is no scope.
-            extensions = self.scope.setdefault("extensions", {}) or {}
-            extensions[ABORT_EXTENSION] = self.transport.abort  # type: ignore[assignment]
+        if self.response.status_code != 101:
+            # The handshake was refused: there is no scope.
+            return
+        extensions: Any = {**(self.scope.get("extensions") or {}), LINK_EXTENSION: self}
+        self.scope["extensions"] = extensions
+
+    def abort(self) -> None:
+        self.transport.abort()
 
 
 class Server(uvicorn.Server):
@@ -116,8 +136,8 @@ def build(app: ASGIApp, *, drain: Callable[[], Awaitable[None]], frame_limit_byt
     """Return the server for an app. `drain` is awaited on the first signal, while requests are still answered."""
     config = uvicorn.Config(
         app,
-        http=AbortableHttp,
-        ws=AbortableWebSocket,
+        http=LinkedHttp,
+        ws=LinkedWebSocket,
         ws_max_size=frame_limit_bytes,
         # Compression costs 7 µs a message and a window of memory for each socket.
         ws_per_message_deflate=False,

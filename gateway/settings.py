@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as ValueNotRead
 
 from gateway.call import Affinity
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 ByteCount = Annotated[int, Field(ge=1)]
+
+
+ENV_PREFIX = "GATEWAY_"
+# Variables of that prefix which are no settings: the client commands' own.
+OTHER_VARIABLES = frozenset({"GATEWAY_URL"})
 
 
 class SettingsError(Exception):
@@ -127,7 +136,7 @@ class Settings(BaseSettings):
     """All settings. Without a pool the demo tools of examples/ml_streaming.py are served."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GATEWAY_",
+        env_prefix=ENV_PREFIX,
         env_nested_delimiter="__",
         env_file=".env",
         extra="forbid",
@@ -159,7 +168,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the TOML file below the environment."""
+        """Put the TOML file below the environment, and leave other programs' variables in `.env` to them."""
+        if isinstance(dotenv_settings, DotEnvSettingsSource):
+            dotenv_settings.env_vars = _ours(dotenv_settings.env_vars)
         toml = TomlConfigSettingsSource(settings_cls, cls.model_config.get("toml_file"))
         return init_settings, env_settings, dotenv_settings, file_secret_settings, toml
 
@@ -177,10 +188,13 @@ def load(config: Path | None = None, overrides: dict[str, Any] | None = None) ->
         model_config = SettingsConfigDict(toml_file=config)
 
     try:
+        _check_variables({*os.environ, *dotenv_values(".env")})
         return FromFile(**(overrides or {}))
     except ValidationError as exc:
         raise SettingsError("\n".join(_explain(error) for error in exc.errors())) from exc
-    except ValueError as exc:
+    except ValueNotRead as exc:
+        raise SettingsError(f"{exc}: {exc.__cause__}") from exc
+    except (ValueError, OSError) as exc:
         raise SettingsError(f"{config}: {exc}") from exc
 
 
@@ -206,12 +220,38 @@ def _explain(error: Any) -> str:
     return f"{where}: there is no such key; {hint}"
 
 
+_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "server": ServerSettings,
+    "sessions": SessionSettings,
+    "log": LogSettings,
+    "pools": PoolSettings,
+}
+
+
 def _known_keys(path: list[str]) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {
-        "server": ServerSettings,
-        "sessions": SessionSettings,
-        "log": LogSettings,
-        "pools": PoolSettings,
-    }
-    model: type[BaseModel] = sections.get(path[0], Settings) if path else Settings
+    model: type[BaseModel] = _SECTIONS.get(path[0], Settings) if path else Settings
     return list(model.model_fields)
+
+
+def _ours(variables: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    return {name: value for name, value in variables.items() if name.upper().startswith(ENV_PREFIX)}
+
+
+def _check_variables(names: Iterable[str]) -> None:
+    """Return if every variable that looks like ours is one: pydantic-settings itself passes over the names it doesn't know.
+
+    Raises:
+        SettingsError: a line for each that isn't.
+    """
+    known = [f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields]
+    nested = [f"{ENV_PREFIX}{name.upper()}__{key.upper()}" for name, model in _SECTIONS.items() for key in model.model_fields]
+    lines = []
+    for name in sorted(names):
+        first = name.upper().partition("__")[0]
+        if first.startswith(ENV_PREFIX) and first not in known and first not in OTHER_VARIABLES:
+            without_section = [key for key in nested if key.endswith(f"__{name.upper().removeprefix(ENV_PREFIX)}")]
+            near = without_section or difflib.get_close_matches(name.upper(), [*nested, *known], 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            lines.append(f"{name}: there is no such variable; {hint}")
+    if lines:
+        raise SettingsError("\n".join(lines))

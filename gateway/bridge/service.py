@@ -9,6 +9,7 @@ tools of the catalogue need no registration, and runs queue like everyone else's
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any as JsonValue
@@ -27,7 +28,7 @@ from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import Chunks, Ended
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
-from gateway.runs.hub import Hub
+from gateway.runs.hub import Hub, check_kind
 from gateway.runs.run import Run
 from gateway.sessions import Session, Sessions
 
@@ -103,7 +104,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         except GatewayError as error:
             return pb.ExecuteToolResponse(
                 success=False,
-                error_message=_message(error),
+                error_message=_message(error, request),
                 metadata={"tool_type": "remote", "error_code": error.code.name},
                 execution_time_ms=_elapsed_ms(began),
             )
@@ -115,8 +116,10 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         """Execute a streaming tool and forward its chunks. The client's leaving cancels the run."""
         session = await self._session(request.session_id, context, touch=True)
         try:
-            await self._check_registered(session, request.tool_name, context)
-            run = self._hub.open(self._call(request, context, streaming=True))
+            self._check_streams(session, request.tool_name)
+            call = self._call(request, context, streaming=True)
+            await self._check_worker(session, request.tool_name, context)
+            run = self._hub.open(call)
         except GatewayError as error:
             await self._abort(error, request, context)
         reader = ChunkReader(run)
@@ -145,13 +148,18 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Session not found: {session_id}")
         return session
 
-    async def _check_registered(self, session: Session, tool: str, context: Context) -> None:
-        """Check a tool that the session registered: that it streams, and that its worker is ours."""
+    def _check_streams(self, session: Session, tool: str) -> None:
+        """Check that there is such a tool and that it streams, by the catalogue and by what the session registered."""
+        registered = session.tools.get(tool)
+        if registered is not None and not registered.supports_streaming:
+            raise GatewayError("tool-not-streaming", registration.not_streaming(tool))
+        check_kind(self._hub.catalog.find(tool), streaming=True)
+
+    async def _check_worker(self, session: Session, tool: str, context: Context) -> None:
+        """Check that a tool which the session registered was registered for a worker of ours."""
         registered = session.tools.get(tool)
         if registered is None:
             return
-        if not registered.supports_streaming:
-            raise GatewayError("tool-not-streaming", registration.not_streaming(tool))
         workers = {worker["id"] for pool in self._hub.pools.values() for worker in pool.snapshot()["workers"]}
         if registered.worker_id not in workers:
             await context.abort(grpc.StatusCode.INTERNAL, f"Worker not found: {registered.worker_id}")
@@ -160,18 +168,21 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         """Return the call. The time is `timeout_ms` of the metadata, else the client's deadline, else the default."""
         metadata = {name: value for name, value in request.metadata.items() if not name.startswith("binary_format:")}
         wanted = metadata.pop("timeout_ms", "")
-        timeout_s = int(wanted) / 1000 if wanted.isascii() and wanted.isdigit() and int(wanted) > 0 else self._timeout_s
+        timeout_s = int(wanted) / 1000 if _TIMEOUT_MS.fullmatch(wanted) else self._timeout_s
+        arguments = self._parameters(request.parameters)
+        # A packed BytesValue is raw bytes, for which JSON has no word.
+        raw = {name: value for name, value in arguments.items() if isinstance(value, bytes)}
         remaining_s = context.time_remaining()
         if remaining_s is not None:
             timeout_s = min(timeout_s, max(remaining_s, 0.001))
         return ToolCall(
             tool=request.tool_name,
-            arguments=self._parameters(request.parameters),
+            arguments={name: value for name, value in arguments.items() if name not in raw},
             timeout_s=min(timeout_s, self._timeout_limit_s),
             streaming=streaming,
             session_id=request.session_id,
             metadata=metadata,
-            binary=dict(request.binary_parameters),
+            binary={**raw, **request.binary_parameters},
         )
 
     @staticmethod
@@ -207,24 +218,21 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
 
     @staticmethod
     async def _abort(error: GatewayError, request: pb.ExecuteToolRequest, context: Context) -> NoReturn:
-        """End the call with an error's status, in Snakepit's words where it has some."""
-        if error.problem == "tool-not-found":
-            message = f"Tool {request.tool_name} not found for session {request.session_id}"
-        elif error.problem == "tool-not-streaming":
-            message = registration.not_streaming(request.tool_name)
-        else:
-            message = _message(error)
-        await context.abort(_STATUS[error.code], message)
+        """End the call with an error's status."""
+        await context.abort(_STATUS[error.code], _message(error, request))
         raise AssertionError("abort raises")
 
 
+_TIMEOUT_MS = re.compile(r"0*[1-9][0-9]{0,11}")
 _STATUS: Mapping[Code, grpc.StatusCode] = {Code(status.value[0]): status for status in grpc.StatusCode}
 
 
-def _message(error: GatewayError) -> str:
-    """Return the status message: a tool's own, as its worker sent it, else the detail and the wrong fields."""
+def _message(error: GatewayError, request: pb.ExecuteToolRequest) -> str:
+    """Return an error in Snakepit's words where it has some; a tool's own as its worker sent it; else the detail and the wrong fields."""
     if isinstance(error, ToolFailed):
         return error.raw
+    if error.problem == "tool-not-found":
+        return f"Tool {request.tool_name} not found for session {request.session_id}"
     fields = "; ".join(f"{entry.field} {entry.detail}" for entry in error.errors)
     return f"{error.detail} ({fields})" if fields else error.detail
 

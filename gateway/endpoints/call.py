@@ -7,19 +7,27 @@ from starlette.responses import Response
 
 from gateway.endpoints import collected
 from gateway.endpoints.contract import CALL
+from gateway.endpoints.express import Endpoint
 from gateway.endpoints.negotiation import choose
 from gateway.endpoints.requests import CallReader
 from gateway.endpoints.stream import RunResponses
 
+METHODS = frozenset({"POST"})
 
-def router(reader: CallReader, responses: RunResponses) -> APIRouter:
-    """Return the routes of this module."""
-    routes = APIRouter(tags=["tools"])
+
+def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
+    """Return what answers a request for a tool's result."""
 
     async def call(request: Request, tool: str) -> Response:
         media_type = choose(request.headers.get("accept"), (collected.MEDIA_TYPE,))
         call, policy = await reader.read(request, tool, streaming=False)
         return responses.response(reader.hub.open(call, policy), media_type)
 
+    return call
+
+
+def router(call: Endpoint) -> APIRouter:
+    """Return the routes of this module."""
+    routes = APIRouter(tags=["tools"])
     routes.add_api_route("/v1/tools/{tool}/call", call, methods=["POST"], **CALL)
     return routes

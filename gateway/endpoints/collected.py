@@ -6,6 +6,8 @@ queued or running. Nothing is sent before the end, so a failure has its real HTT
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -16,7 +18,7 @@ from gateway.endpoints.problem import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.response import StreamTiming
 from gateway.errors import GatewayError
-from gateway.events import Chunks, Ended
+from gateway.events import Chunks, Ended, Gap
 from gateway.runs.run import Run
 
 MEDIA_TYPE = "application/json"
@@ -25,19 +27,21 @@ MEDIA_TYPE = "application/json"
 class CollectedRun(Response):
     """One reader of a run, answered when it has ended.
 
-    Streaming: `{"chunks":[…],"end":{…}}`; a failure is its problem document with the chunks that came before it.
+    Streaming: `{"chunks":[…],"end":{…}}`, and `"gaps":[…]` where chunks were gone before it came; a failure is its
+    problem document with the chunks that came before it. `after` is the last chunk that the client has, None for all.
     Unary: `{"result":…,"metadata":…}`. More than `limit_bytes` of chunks: the run is left and the answer is 413.
     """
 
-    def __init__(self, run: Run, timing: StreamTiming, *, limit_bytes: int, debug: bool = False) -> None:
+    def __init__(self, run: Run, timing: StreamTiming, *, limit_bytes: int, after: int | None = None, debug: bool = False) -> None:
         super().__init__()
         self._run = run
         self._timing = timing
         self._limit_bytes = limit_bytes
         self._debug = debug
         self._connection: Connection | None = None
-        self._reader = run.subscribe(self._wake)
+        self._reader = run.subscribe(self._wake, after=after)
         self._payloads: list[bytes] = []
+        self._gaps: list[Gap] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         timing, reader = self._timing, self._reader
@@ -65,6 +69,8 @@ class CollectedRun(Response):
                 await connection.wait()
             elif isinstance(event, Ended):
                 return self._answer(event)
+            elif isinstance(event, Gap):
+                self._gaps.append(event)
             elif isinstance(event, Chunks):
                 self._payloads += event.payloads
                 size += sum(map(len, event.payloads))
@@ -76,17 +82,21 @@ class CollectedRun(Response):
     def _answer(self, end: Ended) -> Response:
         instance = f"/v1/runs/{self._run.id}"
         headers = {"Cache-Control": "no-store", "Vary": "Accept", "Content-Location": instance}
-        chunks = b"[%b]" % b",".join(self._payloads)
         if end.error is not None:
             failure = problem_response(end.error, instance=instance, debug=self._debug)
             if not self._payloads:
                 return failure
-            body = bytes(failure.body)[:-1] + b',"chunks":' + chunks + b"}"
+            body = b'%b,"chunks":[%b]}' % (bytes(failure.body)[:-1], b",".join(self._payloads))
             return Response(body, failure.status_code, headers, PROBLEM_MEDIA_TYPE)
         if self._run.call.streaming:
-            document = orjson.dumps(documents.ended(end, instance))
-            body = b'{"chunks":%b,"end":%b}' % (chunks, document)
+            body = whole(self._payloads, self._gaps, end, instance)
         else:
             result = self._payloads[0] if self._payloads else b"null"
             body = b'{"result":%b,"metadata":%b}' % (result, orjson.dumps(dict(end.metadata)))
         return Response(body, 200, headers, MEDIA_TYPE)
+
+
+def whole(payloads: Sequence[bytes], gaps: Sequence[Gap], end: Ended, instance: str) -> bytes:
+    """Return a stream as one JSON document. `instance` is the run's URI."""
+    missing = b',"gaps":%b' % orjson.dumps([documents.gap(gap) for gap in gaps]) if gaps else b""
+    return b'{"chunks":[%b]%b,"end":%b}' % (b",".join(payloads), missing, orjson.dumps(documents.ended(end, instance)))

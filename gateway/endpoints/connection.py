@@ -1,10 +1,10 @@
 """What a response needs to know of its client's connection: has it gone, is it stuck, and how to cut it.
 
-Owned by one response for the time of its `__call__`. It is the only consumer of `receive()`: a second one would
-race with it for the disconnect. One timer serves heartbeat and write time-out; nothing is armed for each write.
-ASGI has no way to abort a connection, so our uvicorn protocol offers one in the scope's extensions (server.py);
-under another server a stuck response is cancelled instead. It also offers a way to write that neither awaits nor
-passes the middleware's wrappers, for what a run pushes while its response waits.
+Owned by one response for the time of its `__call__`. One timer serves heartbeat and write time-out; nothing is
+armed for each write. Our own server (server.py) puts a ClientLink into the scope's extensions, for what ASGI has
+no word for: to abort, to hear of the loss without a task that waits for it, to write without an await. Under
+another server a task awaits `receive()`, whose only consumer it is (a second one would race with it for the
+disconnect), and a stuck response is cancelled.
 """
 
 from __future__ import annotations
@@ -12,12 +12,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from starlette.types import Message, Receive, Scope, Send
 
-ABORT_EXTENSION = "snakepit.gateway.abort"
-WRITE_EXTENSION = "snakepit.gateway.write"
+LINK_EXTENSION = "snakepit.gateway.link"
+
+
+class ClientLink(Protocol):
+    """A client's connection as our own server's protocols offer it."""
+
+    # Called once, synchronously, when the connection is lost; whoever answers sets it and takes it back.
+    on_lost: Callable[[], None] | None
+
+    @property
+    def request_complete(self) -> bool:
+        """Whether the whole request has arrived; only then does the loss show without anyone reading."""
+
+    def abort(self) -> None:
+        """Close at once, dropping what was not sent."""
+
+    def write_part(self, body: bytes) -> bool:
+        """Write a part of a chunked response now; False, with nothing written, where that is not possible."""
+
+
+def client_link(scope: Scope) -> ClientLink | None:
+    """Return the link in a scope; None under another server."""
+    link: ClientLink | None = (scope.get("extensions") or {}).get(LINK_EXTENSION)
+    return link
 
 
 class Connection:
@@ -33,9 +55,7 @@ class Connection:
     ) -> None:
         self._receive = receive
         self._send = send
-        extensions = scope.get("extensions") or {}
-        self._abort: Callable[[], None] | None = extensions.get(ABORT_EXTENSION)
-        self._write: Callable[[bytes], bool] | None = extensions.get(WRITE_EXTENSION)
+        self._link = client_link(scope)
         self._write_timeout_s = write_timeout_s
         self._heartbeat_s = heartbeat_s
         self._on_gone = on_gone
@@ -50,13 +70,20 @@ class Connection:
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.current_task()
-        # Ours alone: it only awaits receive(), and ends with this block.
-        self._watcher = self._loop.create_task(self._watch(), name="disconnect watcher")
+        self._watcher: asyncio.Task[None] | None = None
+        if self._link is not None and self._link.request_complete:
+            self._link.on_lost = self._leave
+        else:
+            # Ours alone: it only awaits receive(), and ends with this block.
+            self._watcher = self._loop.create_task(self._watch(), name="disconnect watcher")
         self._timer = self._loop.call_later(min(self._heartbeat_s, self._write_timeout_s), self._tick)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        self._watcher.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        elif self._link is not None:
+            self._link.on_lost = None
         self._timer.cancel()
         if self._cancelled_to_cut and isinstance(error, asyncio.CancelledError) and self._task is not None:
             return self._task.uncancel() == 0
@@ -80,7 +107,7 @@ class Connection:
         False, with nothing written: the server has no such way, or the client is slow, or gone; use `send`. Only
         while no `send` is in progress.
         """
-        if self._write is None or not self._write(body):
+        if self._link is None or not self._link.write_part(body):
             return False
         self._written_at = self._loop.time()
         return True
@@ -128,8 +155,8 @@ class Connection:
 
     def _cut(self) -> None:
         self._leave()
-        if self._abort is not None:
+        if self._link is not None:
             # The blocked send returns as soon as the connection is lost.
-            self._abort()
+            self._link.abort()
         elif self._task is not None:
             self._cancelled_to_cut = self._task.cancel()

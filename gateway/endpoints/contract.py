@@ -1,15 +1,17 @@
 """What the OpenAPI document says of each route: summaries, answers, and the schemas of events and problems.
 
-Only description: nothing here runs in a request. openapi.py puts it together and adds a path for each tool.
+Only description: nothing here runs in a request, but the check of a new session's body. openapi.py puts it
+together and adds a path for each tool.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.endpoints.options import OPTIONS
+from gateway.sessions import ID_RULE
 
 JSON_TYPE = "application/json"
 PROBLEM_TYPE = "application/problem+json"
@@ -97,6 +99,7 @@ class CollectedStream(BaseModel):
     """A whole stream as one answer."""
 
     chunks: list[Any]
+    gaps: Annotated[list[GapEvent] | None, Field(description="Chunks that were gone before this reader came.")] = None
     end: EndEvent
 
 
@@ -143,6 +146,18 @@ class RunDescription(BaseModel):
     chunks: int
     links: dict[str, str]
     end: EndEvent | None = None
+
+
+class NewSession(BaseModel):
+    """The body of `POST /v1/sessions`; both members are optional."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str | None, Field(description=f"The id; made up here when missing. {ID_RULE}.")] = None
+    metadata: Annotated[
+        dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=4096)]],
+        Field(max_length=32, description="Kept with the session."),
+    ] = {}
 
 
 class SessionDescription(BaseModel):
@@ -210,6 +225,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     ToolDescription,
     ToolList,
     RunDescription,
+    NewSession,
     SessionDescription,
     PoolList,
     Status,
@@ -325,7 +341,12 @@ CANCEL_DELETE = _route("Cancel a run", {"200": answer("The run", "RunDescription
 CANCEL_POST = _route("Cancel a run (for navigator.sendBeacon)", {"200": answer("The run", "RunDescription"), **problems(404)})
 SESSION_CREATE = _route(
     "Create a session",
-    {"200": answer("It was there already", "SessionDescription"), "201": answer("Created", "SessionDescription"), **problems(400)},
+    {
+        "200": answer("It was there already", "SessionDescription"),
+        "201": answer("Created", "SessionDescription"),
+        **problems(400, 413, 415),
+    },
+    requestBody={"required": False, "content": {JSON_TYPE: {"schema": reference("NewSession")}}},
 )
 SESSION = _route("Look at a session", {"200": answer("The session", "SessionDescription"), **problems(404)})
 SESSION_END = _route("End a session", {"204": {"description": "Ended"}, **problems(404)})

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from gateway.call import Affinity
 from gateway.errors import FieldError, GatewayError
@@ -20,7 +21,7 @@ META_PREFIX = "_meta."
 META_VALUE_LIMIT = 4096
 
 # grpc-timeout: at most 8 digits and a unit (gRPC over HTTP/2, "Requests").
-_GRPC_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
+_GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
@@ -52,6 +53,19 @@ def read_options(options: Iterable[tuple[str, str]], limits: OptionLimits, grpc_
     Raises:
         GatewayError: `invalid-option`, naming the option and what is allowed.
     """
+    options = list(options)
+    if not options and grpc_timeout is None:
+        return _defaults(limits)
+    return _read(options, limits, grpc_timeout)
+
+
+@cache
+def _defaults(limits: OptionLimits) -> CallOptions:
+    """Return the options of a request that has none: most have none, and an app has one set of limits."""
+    return _read([], limits, None)
+
+
+def _read(options: list[tuple[str, str]], limits: OptionLimits, grpc_timeout: str | None) -> CallOptions:
     given: dict[str, str] = {}
     metadata: dict[str, str] = {}
     for name, value in options:

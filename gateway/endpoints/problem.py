@@ -30,37 +30,31 @@ def problem_response(error: GatewayError, *, instance: str | None = None, debug:
     return Response(orjson.dumps(document), error.http_status, headers, MEDIA_TYPE)
 
 
-def install(app: FastAPI, *, debug: bool) -> None:
-    """Make every error of the app's HTTP routes a problem document."""
-
-    async def gateway_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, GatewayError)
+def respond(request: Request, error: Exception, *, debug: bool = False) -> Response:
+    """Return the response for any exception out of a request; what nobody expected is logged and not told."""
+    if isinstance(error, GatewayError):
         return problem_response(error, instance=request.url.path, debug=debug)
-
-    async def http_exception(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        problem = {404: "route-not-found", 405: "method-not-allowed"}.get(error.status_code, "internal")
-        detail = f"{request.method} {request.url.path[:200]}: {error.detail}"
-        response = problem_response(GatewayError(problem, detail))
+    if isinstance(error, HTTPException):
+        problem = {400: "invalid-body", 404: "route-not-found", 405: "method-not-allowed"}.get(error.status_code, "internal")
+        response = problem_response(GatewayError(problem, f"{request.method} {request.url.path[:200]}: {error.detail}"))
         for name, value in (error.headers or {}).items():
             response.headers[name] = value
         return response
-
-    async def validation_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
+    if isinstance(error, RequestValidationError):
         errors = [FieldError("/" + "/".join(map(str, entry["loc"])), entry["msg"]) for entry in error.errors()]
         return problem_response(GatewayError("invalid-body", "The request does not fit: see errors", errors=errors))
-
-    async def client_left(request: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
         # While it was still sending its body: nothing was started, and nobody reads this.
         return problem_response(GatewayError("cancelled", "The client left before its request was complete"))
+    _log.error("unexpected error", path=request.url.path, exc_info=error)
+    return problem_response(GatewayError("internal", "Something went wrong here; the server's log says what"))
 
-    async def unexpected(request: Request, error: Exception) -> Response:
-        _log.error("unexpected error", path=request.url.path, exc_info=error)
-        return problem_response(GatewayError("internal", "Something went wrong here; the server's log says what"))
 
-    app.add_exception_handler(GatewayError, gateway_error)
-    app.add_exception_handler(HTTPException, http_exception)
-    app.add_exception_handler(RequestValidationError, validation_error)
-    app.add_exception_handler(ClientDisconnect, client_left)
-    app.add_exception_handler(Exception, unexpected)
+def install(app: FastAPI, *, debug: bool) -> None:
+    """Make every error of the app's HTTP routes a problem document."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return respond(request, error, debug=debug)
+
+    for kind in (GatewayError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, handle)

@@ -50,7 +50,7 @@ class CallReader:
             if plain:
                 detail = f"On POST the arguments stand in the body; {plain[0][0][:40]!r} stands in the query string"
                 raise GatewayError("invalid-option", detail, errors=[FieldError(plain[0][0][:60], "belongs in the body")])
-            body = await self._body(request)
+            body = await read_body(request, limit_bytes=self.limits.body_bytes)
             values = arguments.from_body(body, request.headers.get("content-type"), depth_limit=self.limits.depth)
         else:
             schema = self.hub.catalog.find(tool, checked.pool).parameters
@@ -87,17 +87,23 @@ class CallReader:
         plain = [pair for pair in pairs if not pair[0].startswith("_")]
         return plain, [pair for pair in pairs if pair[0].startswith("_")]
 
-    async def _body(self, request: Request) -> bytes:
-        limit = self.limits.body_bytes
-        too_large = GatewayError("body-too-large", f"The body is larger than {limit} bytes")
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > limit:
+
+async def read_body(request: Request, *, limit_bytes: int) -> bytes:
+    """Return a request's body; no more than the limit is ever held.
+
+    Raises:
+        GatewayError: `body-too-large`.
+        ClientDisconnect: the client left before it was complete.
+    """
+    too_large = GatewayError("body-too-large", f"The body is larger than {limit_bytes} bytes")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit_bytes:
             raise too_large
-        parts: list[bytes] = []
-        size = 0
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise too_large
-            parts.append(part)
-        return b"".join(parts)
+        parts.append(part)
+    return b"".join(parts)

@@ -51,7 +51,7 @@ def router(hub: Hub, responses: RunResponses) -> APIRouter:
         media_type = choose(request.headers.get("accept"), OFFERED)
         last_event_id = request.headers.get("last-event-id")
         if last_event_id:
-            return responses.resumed(last_event_id, media_type)
+            return responses.resumed(last_event_id, media_type, of=run)
         return responses.response(find(run), media_type)
 
     async def cancel(run: str) -> Response:

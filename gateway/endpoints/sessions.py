@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Body
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
-from gateway.endpoints.contract import SESSION, SESSION_CREATE, SESSION_END
-from gateway.errors import GatewayError
-from gateway.sessions import ID_RULE, Session, Sessions
-
-
-class NewSession(BaseModel):
-    """The body of `POST /v1/sessions`; both members are optional."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: Annotated[str | None, Field(description=f"The id; made up here when missing. {ID_RULE}.")] = None
-    metadata: Annotated[dict[str, str], Field(max_length=32, description="Kept with the session.")] = {}
+from gateway.endpoints import arguments
+from gateway.endpoints.contract import SESSION, SESSION_CREATE, SESSION_END, NewSession
+from gateway.endpoints.requests import RequestLimits, read_body
+from gateway.errors import FieldError, GatewayError
+from gateway.runs.arguments import pointer
+from gateway.sessions import Session, Sessions
 
 
 def describe(session: Session) -> dict[str, Any]:
@@ -37,12 +31,13 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def router(sessions: Sessions) -> APIRouter:
+def router(sessions: Sessions, limits: RequestLimits) -> APIRouter:
     """Return the routes of this module."""
     routes = APIRouter(tags=["sessions"])
 
-    async def create(new: Annotated[NewSession | None, Body()] = None) -> Response:
-        wanted = new or NewSession()
+    async def create(request: Request) -> Response:
+        body = await read_body(request, limit_bytes=limits.body_bytes)
+        wanted = _wanted(arguments.from_body(body, request.headers.get("content-type"), depth_limit=limits.depth))
         existed = wanted.id is not None and sessions.get(wanted.id) is not None
         session = sessions.create(wanted.id, wanted.metadata)
         headers = {"Location": f"/v1/sessions/{session.id}"}
@@ -66,3 +61,11 @@ def router(sessions: Sessions) -> APIRouter:
     routes.add_api_route("/v1/sessions/{session}", state, methods=["GET"], **SESSION)
     routes.add_api_route("/v1/sessions/{session}", end, methods=["DELETE"], **SESSION_END)
     return routes
+
+
+def _wanted(body: dict[str, Any]) -> NewSession:
+    try:
+        return NewSession.model_validate(body)
+    except ValidationError as exc:
+        errors = [FieldError(pointer(entry["loc"]), entry["msg"]) for entry in exc.errors()]
+        raise GatewayError("invalid-body", "This is no session: see errors", errors=errors) from exc

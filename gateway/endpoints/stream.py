@@ -17,6 +17,7 @@ from gateway.codec.sse import SseEncoder
 from gateway.endpoints import collected
 from gateway.endpoints.collected import CollectedRun
 from gateway.endpoints.contract import STREAM_GET, STREAM_POST
+from gateway.endpoints.express import Endpoint
 from gateway.endpoints.negotiation import choose
 from gateway.endpoints.requests import CallReader
 from gateway.endpoints.response import Encoder, RunStream, StreamTiming
@@ -51,14 +52,18 @@ class RunResponses:
         """Return a new reader's response. `after` is the last chunk it has; None for a first connection."""
         settings = self._settings
         if media_type == collected.MEDIA_TYPE:
-            return CollectedRun(run, settings.timing, limit_bytes=settings.result_limit_bytes, debug=settings.debug)
+            return CollectedRun(run, settings.timing, limit_bytes=settings.result_limit_bytes, after=after, debug=settings.debug)
         return RunStream(run, self.encoder(run.id, media_type), settings.timing, after=after, debug=settings.debug)
 
-    def resumed(self, last_event_id: str, media_type: str) -> Response:
-        """Return the response to a reconnect: the rest of the run, 204 when there is none, `expired` when nobody knows it."""
+    def resumed(self, last_event_id: str, media_type: str, *, of: str | None = None) -> Response:
+        """Return the response to a reconnect: the rest of the run, 204 when there is none, `expired` when nobody knows it.
+
+        `of` is the run that the URL names; None for a tool's URL, where the event id alone says which.
+        """
         place = parse_event_id(last_event_id)
-        if place is None:
-            detail = f"is {last_event_id[:60]!r}; allowed: an event id of this gateway, <run>.<number>"
+        if place is None or of not in (None, place[0]):
+            allowed = "an event id of this gateway, <run>.<number>" if of is None else f"an event id of this run, {of}.<number>"
+            detail = f"is {last_event_id[:60]!r}; allowed: {allowed}"
             raise GatewayError("invalid-option", f"Last-Event-ID {detail}", errors=[FieldError("Last-Event-ID", detail)])
         run_id, after = place
         if after is None:
@@ -73,7 +78,8 @@ class RunResponses:
         """Return an `end` event with status `expired`; a 4xx would hide the reason from EventSource."""
         error = GatewayError("run-expired", f"Run {run_id} is over and forgotten; it was not started again")
         end = Ended(Outcome.EXPIRED, 0, error=error)
-        body = self.encoder(run_id, media_type).encode(end)
+        collects = media_type == collected.MEDIA_TYPE
+        body = collected.whole([], [], end, f"/v1/runs/{run_id}") if collects else self.encoder(run_id, media_type).encode(end)
         return Response(body, headers={"Cache-Control": "no-store", "Vary": "Accept"}, media_type=f"{media_type}; charset=utf-8")
 
     def encoder(self, run_id: str, media_type: str) -> Encoder:
@@ -84,9 +90,11 @@ class RunResponses:
         return NdjsonEncoder(run_id, media_type=lines, debug=self._settings.debug)
 
 
-def router(reader: CallReader, responses: RunResponses) -> APIRouter:
-    """Return the routes of this module."""
-    routes = APIRouter(tags=["streams"])
+METHODS = frozenset({"GET", "HEAD", "POST"})
+
+
+def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
+    """Return what answers a request for a tool's stream."""
 
     async def stream(request: Request, tool: str) -> Response:
         media_type = choose(request.headers.get("accept"), OFFERED)
@@ -100,6 +108,12 @@ def router(reader: CallReader, responses: RunResponses) -> APIRouter:
             return Response(media_type=media_type, headers={"Cache-Control": "no-cache, no-transform", "Vary": "Accept"})
         return responses.response(reader.hub.open(call, policy), media_type)
 
+    return stream
+
+
+def router(stream: Endpoint) -> APIRouter:
+    """Return the routes of this module."""
+    routes = APIRouter(tags=["streams"])
     routes.add_api_route("/v1/tools/{tool}/stream", stream, methods=["GET"], **STREAM_GET)
     routes.add_api_route("/v1/tools/{tool}/stream", stream, methods=["HEAD"], include_in_schema=False)
     routes.add_api_route("/v1/tools/{tool}/stream", stream, methods=["POST"], **STREAM_POST)

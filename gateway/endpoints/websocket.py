@@ -21,7 +21,7 @@ from starlette.websockets import WebSocketDisconnect
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import SUBPROTOCOL, BadFrame, ClientFrame, EventEncoder, FrameEncoder
 from gateway.endpoints import arguments
-from gateway.endpoints.connection import ABORT_EXTENSION
+from gateway.endpoints.connection import client_link
 from gateway.endpoints.options import read_options
 from gateway.endpoints.origin import OriginRule
 from gateway.endpoints.problem import problem_response
@@ -73,7 +73,7 @@ class Outlet:
     def __init__(self, websocket: WebSocket, *, write_timeout_s: float) -> None:
         self._websocket = websocket
         self._write_timeout_s = write_timeout_s
-        self._abort: Callable[[], None] | None = (websocket.scope.get("extensions") or {}).get(ABORT_EXTENSION)
+        self._link = client_link(websocket.scope)
         self._said: list[str] = []
         # Insertion-ordered: the order in which the runs became ready.
         self._ready: dict[SocketRun, None] = {}
@@ -141,8 +141,8 @@ class Outlet:
             async with asyncio.timeout(self._write_timeout_s):
                 await sending
         except TimeoutError:
-            if self._abort is not None:
-                self._abort()
+            if self._link is not None:
+                self._link.abort()
             raise WebSocketDisconnect(1006, "the reader made no progress") from None
 
 

@@ -64,6 +64,14 @@ class MemoryLog:
                 return Chunks(cursor, payloads, batch.size_bytes * len(payloads) // len(batch.payloads), batch.attributes)
         raise AssertionError("a number between first and next stands in a batch")
 
+    def bytes_from(self, cursor: int) -> int:
+        """Return what a reader at number `cursor` has before it, as `read` will count it."""
+        item = self.read(cursor)
+        if item is None or isinstance(item, Gap):
+            return 0 if item is None else self.size_bytes
+        rest = item.first + len(item.payloads)
+        return item.size_bytes + sum(batch.size_bytes for batch in self._batches if batch.first >= rest)
+
     def discard(self, before: int) -> None:
         """Forget whole batches whose chunks all have numbers below `before`."""
         while self._batches and self._batches[0].first + len(self._batches[0].payloads) <= before:

@@ -101,13 +101,16 @@ class Run:
             self.on_lease(granted)
 
     def subscribe(self, wake: Callable[[], None], *, after: int | None = None) -> Subscription:
-        """Return a new reader. `after` is the number of the last chunk it has: None for a first connection."""
+        """Return a new reader; `wake` is not called before that.
+
+        `after` is the number of the last chunk it has: None for a first connection.
+        """
         cursor = 1 if after is None else min(after, self.log.next - 1) + 1
         started = Started(self.id, self.call.tool, self._details(), None if after is None else cursor)
         reader = Subscription(self, started, cursor, wake)
         self._readers.append(reader)
         if self._ticket is not None:
-            self._show_position(reader, self._ticket.position, self._ticket.depth)
+            reader.note(_queued(self._ticket.position, self._ticket.depth))
         return reader
 
     def cancel(self, cause: Cause) -> None:
@@ -146,7 +149,7 @@ class Run:
     def on_position(self, position: int, depth: int) -> None:
         """Our place in the queue changed."""
         for reader in self._readers:
-            self._show_position(reader, position, depth)
+            reader.show(_queued(position, depth))
 
     # the worker's answers: ToolSink
 
@@ -273,6 +276,6 @@ class Run:
             "links": {"events": f"{uri}/events", "cancel": f"{uri}/cancel"},
         }
 
-    @staticmethod
-    def _show_position(reader: Subscription, position: int, depth: int) -> None:
-        reader.show(Status("queued", {"position": position, "depth": depth}))
+
+def _queued(position: int, depth: int) -> Status:
+    return Status("queued", {"position": position, "depth": depth})

@@ -76,9 +76,13 @@ class Subscription:
             return self._run.ended
         return None
 
-    def show(self, status: Status) -> None:
-        """Note a new status, in place of one that was not taken yet."""
+    def note(self, status: Status) -> None:
+        """Have a status taken next, in place of one that was not taken yet."""
         self._status = status
+
+    def show(self, status: Status) -> None:
+        """Note a new status and wake the reader."""
+        self.note(status)
         self.wake()
 
     def close(self) -> None:

@@ -1,0 +1,150 @@
+"""Runs without I/O: a clock that the test turns, a fake pool, and the callbacks called by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gateway.call import ToolCall
+from gateway.events import Chunks, Ended, Event
+from gateway.runs.policy import RunPolicy
+from gateway.runs.run import Run, RunLimits
+from gateway.runs.subscription import Subscription
+from tests.conftest import FakePool
+
+
+class Clock:
+    """The running loop's time and timers, which pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.timers: list[Timer] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Timer:
+        timer = Timer(when, lambda: callback(*args))
+        self.timers.append(timer)
+        return timer
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Timer:
+        return self.call_at(self.now + delay, callback, *args)
+
+    def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        while due := [timer for timer in self.pending if timer.when <= end]:
+            timer = min(due, key=lambda timer: timer.when)
+            self.now = max(self.now, timer.when)
+            timer.cancelled = True
+            timer.callback()
+        self.now = end
+
+    @property
+    def pending(self) -> list[Timer]:
+        return [timer for timer in self.timers if not timer.cancelled]
+
+
+class Timer:
+    def __init__(self, when: float, callback: Callable[[], Any]) -> None:
+        self.when = when
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Owner:
+    """A RunOwner that counts the endings."""
+
+    def __init__(self) -> None:
+        self.ended: list[Run] = []
+
+    def run_ended(self, run: Run) -> None:
+        self.ended.append(run)
+
+
+class Reader:
+    """A subscription and how often it was woken."""
+
+    def __init__(self, run: Run, after: int | None = None) -> None:
+        self.wakes = 0
+        self.subscription: Subscription = run.subscribe(self._wake, after=after)
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def take(self) -> Event | None:
+        return self.subscription.take()
+
+    def all(self) -> list[Event]:
+        events = []
+        while (event := self.subscription.take()) is not None:
+            events.append(event)
+        return events
+
+    def payloads(self) -> list[bytes]:
+        return [payload for event in self.all() if isinstance(event, Chunks) for payload in event.payloads]
+
+    def close(self) -> None:
+        self.subscription.close()
+
+
+RUN_ID = "r_01K3ZQ4M5N6P7Q8R9S0T1V2W3X"
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    clock = Clock()
+    loop = asyncio.get_running_loop()
+
+    class Loop:
+        time = staticmethod(clock.time)
+        call_at = staticmethod(clock.call_at)
+        call_later = staticmethod(clock.call_later)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(loop, name)
+
+    class Asyncio:
+        get_running_loop = staticmethod(Loop)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(asyncio, name)
+
+    monkeypatch.setattr("gateway.runs.run.asyncio", Asyncio())
+    return clock
+
+
+@pytest.fixture
+async def pool() -> FakePool:
+    return FakePool()
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
+
+
+StartRun = Callable[..., Run]
+
+
+@pytest.fixture
+def start(clock: Clock, pool: FakePool, owner: Owner) -> StartRun:
+    """Start a run of `count`; keywords are the policy's, and `timeout_s`."""
+
+    def start(*, timeout_s: float = 60.0, limits: RunLimits | None = None, **policy: Any) -> Run:
+        run = Run(RUN_ID, ToolCall("count", {"count": 3}, timeout_s), RunPolicy(**policy), limits or RunLimits(), owner)
+        run.start(pool)  # type: ignore[arg-type]
+        return run
+
+    return start
+
+
+def end_of(run: Run) -> Ended:
+    assert run.ended is not None
+    return run.ended

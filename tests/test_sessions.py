@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.sessions import Sessions
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ended() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def sessions(clock: Clock, ended: list[str]) -> Sessions:
+    return Sessions(ttl_s=60, limit=3, on_end=ended.append, clock=clock)
+
+
+def test_use_makes_a_session_and_keeps_it(sessions: Sessions, clock: Clock) -> None:
+    made = sessions.use("a", {"k": "v"})
+    clock.now += 30
+    assert sessions.use("a", {"k": "other"}) is made
+    assert (made.created_at, made.last_used_at, made.metadata) == (1000.0, 1030.0, {"k": "v"})
+
+
+def test_session_ends_when_its_time_to_live_is_over(sessions: Sessions, clock: Clock, ended: list[str]) -> None:
+    sessions.use("a")
+    clock.now += 59.9
+    assert sessions.get("a") is not None
+    clock.now += 0.1
+    assert sessions.get("a") is None
+    assert ended == ["a"]
+
+
+@pytest.mark.parametrize(("touch", "alive"), [(True, True), (False, False)])
+def test_get_begins_the_time_anew_only_when_asked(sessions: Sessions, clock: Clock, touch: bool, alive: bool) -> None:
+    sessions.use("a")
+    clock.now += 40
+    sessions.get("a", touch=touch)
+    clock.now += 40
+    assert (sessions.get("a") is not None) is alive
+
+
+def test_a_full_table_drops_the_least_recently_used(sessions: Sessions, ended: list[str]) -> None:
+    for name in ("a", "b", "c"):
+        sessions.use(name)
+    sessions.use("a")
+    sessions.use("d")
+    assert ended == ["b"]
+    assert len(sessions) == 3
+
+
+def test_end_says_whether_there_was_one(sessions: Sessions, ended: list[str]) -> None:
+    sessions.use("a")
+    assert (sessions.end("a"), sessions.end("a"), ended) == (True, False, ["a"])
+
+
+def test_create_without_an_id_makes_a_fresh_valid_one(sessions: Sessions) -> None:
+    first, second = sessions.create(), sessions.create()
+    assert first.id != second.id
+    assert sessions.use(first.id) is first
+
+
+@pytest.mark.parametrize("session_id", ["", "a b", "a/b", "x" * 129, "é", "a\n"])
+def test_an_id_outside_the_rule_is_refused(sessions: Sessions, session_id: str) -> None:
+    with pytest.raises(GatewayError) as caught:
+        sessions.use(session_id)
+    assert caught.value.problem == "invalid-session"
+    assert len(sessions) == 0
