@@ -120,9 +120,15 @@ class RunStream(EventSourceResponse):
 
     async def _hold(self, connection: Connection) -> list[Event]:
         """Return the first events: up to the first chunk or the end, or what there is when the hold is over."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._timing.first_byte_hold_s
-        timer = loop.call_at(until, connection.wake)
+        is_over = False
+
+        def end() -> None:
+            nonlocal is_over
+            is_over = True
+            connection.wake()
+
+        # A flag, no comparison of times: uvloop's timers can be early by a fraction of its clock's millisecond.
+        timer = asyncio.get_running_loop().call_later(self._timing.first_byte_hold_s, end)
         held: list[Event] = []
         try:
             while not connection.gone:
@@ -131,7 +137,7 @@ class RunStream(EventSourceResponse):
                     held.append(event)
                     if isinstance(event, Chunks | Ended):
                         break
-                elif loop.time() >= until:
+                elif is_over:
                     break
                 else:
                     await connection.wait()

@@ -12,11 +12,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import structlog
+
 from gateway.errors import GatewayError
 from gateway.workers.affinity import Sessions, choose
 from gateway.workers.lease import Lease, LeaseHolder, LeaseRequest
 from gateway.workers.options import PoolOptions
 from gateway.workers.worker import Worker, WorkerState
+
+log = structlog.get_logger("gateway.pool")
 
 POSITION_INTERVAL_S = 1.0
 
@@ -179,11 +183,13 @@ class Dispatcher:
             return
         if worker is not None:
             self._leave(ticket)
-            ticket._holder.on_lease(self._grant(ticket._request, worker))
+            lease = self._grant(ticket._request, worker)
+            if not _told(ticket._holder.on_lease, lease):
+                lease.release()
 
     def _refuse(self, ticket: Ticket, error: GatewayError) -> None:
         self._leave(ticket)
-        ticket._holder.on_refused(error)
+        _told(ticket._holder.on_refused, error)
 
     def _leave(self, ticket: Ticket) -> None:
         if ticket not in self._queue:
@@ -212,4 +218,14 @@ class Dispatcher:
         for position, ticket in enumerate(list(self._queue), start=1):
             if ticket.position != position and ticket in self._queue:
                 ticket.position = position
-                ticket._holder.on_position(position, len(self._queue))
+                _told(ticket._holder.on_position, position, len(self._queue))
+
+
+def _told(callback: Callable[..., None], *news: Any) -> bool:
+    """Tell a holder; False where that raised. One broken holder must not end the pool, whose tasks call this."""
+    try:
+        callback(*news)
+    except Exception:
+        log.exception("a lease holder failed")
+        return False
+    return True

@@ -230,6 +230,34 @@ async def test_stream_that_loses_its_reader_is_closed_then_cleaned_up_once(
     assert journal.lines == ["initialize", "body", *expected, "cleanup"]
 
 
+async def test_generator_that_somebody_else_holds_is_closed_all_the_same(serve: Serve) -> None:
+    lines: list[str] = []
+    held: list[Any] = []
+
+    class Tools(BaseAdapter):
+        @tool(supports_streaming=True)
+        def stream(self) -> Iterator[Any]:
+            held.append(self.endless())
+            return held[0]  # type: ignore[no-any-return]
+
+        def endless(self) -> Iterator[Any]:
+            try:
+                while True:
+                    yield 1
+            finally:
+                lines.append("finally")
+
+        def cleanup(self) -> None:
+            lines.append("cleanup")
+
+    client = await serve(Tools)
+    call = client.stream("stream", run_id="r1")
+    await call.read()
+    call.cancel()
+    assert await client.stopped("r1")
+    assert lines == ["finally", "cleanup"]
+
+
 async def test_async_tool_is_stopped_within_50_ms_of_the_cancel(serve: Serve, journal: Journal) -> None:
     client = await serve(adapters(journal)["sync"])
     call = client.stream("endless_async", interval_s=30)

@@ -330,3 +330,20 @@ def test_close_refuses_waiters_and_newcomers(clock: ManualClock) -> None:
     assert [error.problem for error in holder.refusals] == ["shutting-down"]
     assert refusal(dispatcher).problem == "shutting-down"
     assert clock.pending == 0
+
+
+def test_holder_that_raises_gives_its_place_to_the_next(clock: ManualClock) -> None:
+    worker = ready_worker()
+    dispatcher = make(clock, worker)
+    first = leased(dispatcher.acquire(ANY, Holder()))
+
+    class Broken(Holder):
+        def on_lease(self, lease: Lease) -> None:
+            raise RuntimeError("broken")
+
+    second = Holder()
+    dispatcher.acquire(ANY, Broken())
+    dispatcher.acquire(ANY, second)
+    first.release()
+    assert len(second.leases) == 1
+    assert worker.in_flight == 1

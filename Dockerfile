@@ -1,0 +1,23 @@
+FROM python:3.11-slim AS build
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY gateway gateway
+RUN python -m venv /opt/gateway \
+ && /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[examples]'
+
+FROM python:3.11-slim
+RUN useradd --create-home --uid 10001 gateway
+COPY --from=build /opt/gateway /opt/gateway
+COPY examples /srv/gateway/examples
+ENV PATH=/opt/gateway/bin:$PATH \
+    PYTHONUNBUFFERED=1
+WORKDIR /srv/gateway
+USER 10001
+EXPOSE 8000 50051
+# SIGTERM drains: docker stop should give it longer than [server] drain_timeout_s.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
+# Tools of your own: mount their file and name it as the argument.
+ENTRYPOINT ["gateway", "serve", "--host", "0.0.0.0", "--grpc-address", "0.0.0.0:50051"]
+CMD ["examples/ml_streaming.py"]

@@ -1,0 +1,56 @@
+# Every target sets up .venv by itself: a fresh machine needs Python 3.11 and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: run test lint types bench openapi protos fmt clean
+
+run: $(STAMP)
+	$(BIN)/gateway serve
+
+test: $(STAMP) browser
+	$(BIN)/pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python scripts/generate_protos.py --check
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+fmt: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(if $(CASES),--cases $(CASES))
+
+openapi: $(STAMP)
+	mkdir -p openapi
+	$(BIN)/gateway openapi > openapi/openapi.json.new
+	mv openapi/openapi.json.new openapi/openapi.json
+
+protos: $(STAMP)
+	$(BIN)/python scripts/generate_protos.py
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	touch $@
+
+# The browser tests are skipped without a browser; where we may install one, we do.
+.PHONY: browser
+browser:
+	@if command -v chromium >/dev/null; then :; \
+	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "no chromium, and it can't be installed from here (root and apt-get are needed): browser tests will be skipped"; \
+	elif apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; then \
+		echo "installed chromium for the browser tests"; \
+	else \
+		echo "apt-get could not install chromium: browser tests will be skipped"; \
+	fi

@@ -1,0 +1,60 @@
+"""Gateways for the end-to-end tests: one that most tests share, and a way to start others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import DEMO_ADAPTER, JOURNAL_ADAPTER, Served, served
+
+_tags = itertools.count(1)
+
+SETTINGS = f"""
+[server]
+retry_ms = 100
+write_timeout_s = 20
+
+[[pools]]
+name = "journal"
+adapter = "{JOURNAL_ADAPTER}"
+size = 2
+concurrency = 16
+stop_timeout_s = 20
+
+[[pools]]
+name = "demo"
+adapter = "{DEMO_ADAPTER}"
+size = 2
+"""
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A gateway with the journal's tools (many at once in a worker) and the demo tools (one at once)."""
+    with served(tmp_path_factory.mktemp("gateway"), settings=SETTINGS) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Start a gateway of the test's own; it is stopped and judged after the test."""
+    numbers = itertools.count(1)
+    with ExitStack() as stack:
+
+        def start(*arguments: str, **options: Any) -> Served:
+            directory = tmp_path / f"gateway-{next(numbers)}"
+            directory.mkdir()
+            return stack.enter_context(served(directory, *arguments, **options))
+
+        yield start
+
+
+@pytest.fixture
+def tag(request: pytest.FixtureRequest) -> str:
+    """A name for this test's tool call in the journal."""
+    return f"{next(_tags)}-{request.node.name[:40].replace('[', '-').replace(']', '').replace('/', '-')}"
