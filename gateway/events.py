@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.errors import GatewayError
 
@@ -50,13 +50,13 @@ class Started:
     resumed_from: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chunks:
+class Chunks(NamedTuple):
     """A batch of chunks that arrived together.
 
     `payloads[i]` is the JSON text (UTF-8) of chunk number `first + i`; numbers begin at 1 and have no holes.
     `attributes` maps a sequence number to what else that chunk carries; None where no chunk carries anything.
-    `size_bytes` is what the batch holds in memory: the payloads' lengths and the objects' overhead.
+    `size_bytes` is what the batch holds in memory: the payloads' lengths and the objects' overhead. A tuple, since one
+    is made for every batch: a frozen dataclass takes four times as long to make.
     """
 
     first: int

@@ -48,12 +48,13 @@ class SseEncoder:
 
     def encode_chunks(self, chunks: Chunks) -> bytes:
         """Return a batch of chunks: one `id` and one `data` line each, in order."""
-        prefix = self._prefix
-        text = b"".join([b"%b%d\ndata: %b\n\n" % (prefix, n, payload) for n, payload in enumerate(chunks.payloads, chunks.first)])
-        if text.count(b"\n") != 3 * len(chunks.payloads) or b"\r" in text:
-            text = b"".join(
-                [b"%b%d\n%b\n\n" % (prefix, n, _data_lines(payload)) for n, payload in enumerate(chunks.payloads, chunks.first)]
-            )
+        prefix, first, payloads = self._prefix, chunks.first, chunks.payloads
+        if len(payloads) == 1:
+            text = b"%b%d\ndata: %b\n\n" % (prefix, first, payloads[0])
+        else:
+            text = b"".join([b"%b%d\ndata: %b\n\n" % (prefix, n, payload) for n, payload in enumerate(payloads, first)])
+        if text.count(b"\n") != 3 * len(payloads) or b"\r" in text:
+            text = b"".join([b"%b%d\n%b\n\n" % (prefix, n, _data_lines(payload)) for n, payload in enumerate(payloads, first)])
         return documents.escape_separators(text)
 
 

@@ -70,7 +70,7 @@ class RunStream(EventSourceResponse):
         self._connection: Connection | None = None
         # The response's task waits in `_stream`, so that a wake may write; and what it could not write.
         self._parked = False
-        self._unsent: list[bytes] = []
+        self._unsent = b""
         self._reader = run.subscribe(self._wake, after=after)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,24 +99,27 @@ class RunStream(EventSourceResponse):
         if connection is None:
             return
         while self._parked:
-            parts = self._take([])
-            if not parts:
+            body = self._take()
+            if not body:
                 return
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
             if self._reader.finished or not connection.write(body):
                 self._parked = False
-                self._unsent = [body]
+                self._unsent = body
         connection.wake()
 
-    def _take(self, parts: list[bytes]) -> list[bytes]:
-        """Return `parts` and what the reader has to say now, encoded: at most WRITE_LIMIT_BYTES and one batch."""
+    def _take(self, body: bytes = b"") -> bytes:
+        """Return `body` and what the reader has to say now: at most WRITE_LIMIT_BYTES and one batch; empty for nothing."""
         take, encode = self._reader.take, self._encoder.encode
-        size = sum(map(len, parts))
+        event = take()
+        if event is None:
+            return body
+        parts = [body, encode(event)]
+        size = len(body) + len(parts[1])
         while size < WRITE_LIMIT_BYTES and (event := take()) is not None:
             part = encode(event)
             parts.append(part)
             size += len(part)
-        return parts
+        return parts[1] if len(parts) == 2 and not body else b"".join(parts)
 
     async def _hold(self, connection: Connection) -> list[Event]:
         """Return the first events: up to the first chunk or the end, or what there is when the hold is over."""
@@ -147,18 +150,18 @@ class RunStream(EventSourceResponse):
 
     async def _stream(self, connection: Connection, held: list[Event]) -> None:
         """Send until the end or until the client has gone."""
-        self._unsent = [self._encoder.encode(event) for event in held]
+        self._unsent = b"".join([self._encoder.encode(event) for event in held])
         while not connection.gone:
-            parts, self._unsent = self._take(self._unsent), []
-            if not parts:
+            body, self._unsent = self._take(self._unsent), b""
+            if not body:
                 if not connection.heartbeat_due:
                     self._parked = True
                     await connection.wait()
                     self._parked = False
                     continue
-                parts.append(self._encoder.heartbeat)
+                body = self._encoder.heartbeat
             finished = self._reader.finished
-            await connection.send({"type": "http.response.body", "body": b"".join(parts), "more_body": not finished})
+            await connection.send({"type": "http.response.body", "body": body, "more_body": not finished})
             if finished:
                 return
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from gateway.rpc import snakepit_bridge_pb2 as snakepit__bridge__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gateway/rpc/worker.proto\x12\x0bgateway.rpc\x1a\x15snakepit_bridge.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x9b\x01\n\x11WorkerDescription\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63oncurrency\x18\x02 \x01(\r\x12+\n\x05tools\x18\x03 \x03(\x0b\x32\x1c.gateway.rpc.ToolDescription\x12\x0f\n\x07\x62\x61tches\x18\x04 \x01(\x08\x12\x0f\n\x07\x61\x64\x61pter\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\"\x87\x01\n\x0fToolDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x1a\n\x12supports_streaming\x18\x03 \x01(\x08\x12\x19\n\x11parameters_schema\x18\x04 \x01(\t\x12\x1a\n\x12required_variables\x18\x05 \x03(\t\"8\n\nToolChunks\x12*\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1a.snakepit.bridge.ToolChunk\"6\n\x10\x41waitStopRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\"$\n\x11\x41waitStopResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\x08\x32\xf3\x01\n\rWorkerService\x12H\n\x08\x44\x65scribe\x12\x1c.gateway.rpc.DescribeRequest\x1a\x1e.gateway.rpc.WorkerDescription\x12L\n\nStreamTool\x12#.snakepit.bridge.ExecuteToolRequest\x1a\x17.gateway.rpc.ToolChunks0\x01\x12J\n\tAwaitStop\x12\x1d.gateway.rpc.AwaitStopRequest\x1a\x1e.gateway.rpc.AwaitStopResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gateway/rpc/worker.proto\x12\x0bgateway.rpc\x1a\x15snakepit_bridge.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x9b\x01\n\x11WorkerDescription\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63oncurrency\x18\x02 \x01(\r\x12+\n\x05tools\x18\x03 \x03(\x0b\x32\x1c.gateway.rpc.ToolDescription\x12\x0f\n\x07\x62\x61tches\x18\x04 \x01(\x08\x12\x0f\n\x07\x61\x64\x61pter\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\"\x87\x01\n\x0fToolDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x1a\n\x12supports_streaming\x18\x03 \x01(\x08\x12\x19\n\x11parameters_schema\x18\x04 \x01(\t\x12\x1a\n\x12required_variables\x18\x05 \x03(\t\"J\n\nToolChunks\x12*\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1a.snakepit.bridge.ToolChunk\x12\x10\n\x08payloads\x18\x02 \x03(\x0c\"6\n\x10\x41waitStopRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\"$\n\x11\x41waitStopResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\x08\x32\xf3\x01\n\rWorkerService\x12H\n\x08\x44\x65scribe\x12\x1c.gateway.rpc.DescribeRequest\x1a\x1e.gateway.rpc.WorkerDescription\x12L\n\nStreamTool\x12#.snakepit.bridge.ExecuteToolRequest\x1a\x17.gateway.rpc.ToolChunks0\x01\x12J\n\tAwaitStop\x12\x1d.gateway.rpc.AwaitStopRequest\x1a\x1e.gateway.rpc.AwaitStopResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLDESCRIPTION']._serialized_start=242
   _globals['_TOOLDESCRIPTION']._serialized_end=377
   _globals['_TOOLCHUNKS']._serialized_start=379
-  _globals['_TOOLCHUNKS']._serialized_end=435
-  _globals['_AWAITSTOPREQUEST']._serialized_start=437
-  _globals['_AWAITSTOPREQUEST']._serialized_end=491
-  _globals['_AWAITSTOPRESPONSE']._serialized_start=493
-  _globals['_AWAITSTOPRESPONSE']._serialized_end=529
-  _globals['_WORKERSERVICE']._serialized_start=532
-  _globals['_WORKERSERVICE']._serialized_end=775
+  _globals['_TOOLCHUNKS']._serialized_end=453
+  _globals['_AWAITSTOPREQUEST']._serialized_start=455
+  _globals['_AWAITSTOPREQUEST']._serialized_end=509
+  _globals['_AWAITSTOPRESPONSE']._serialized_start=511
+  _globals['_AWAITSTOPRESPONSE']._serialized_end=547
+  _globals['_WORKERSERVICE']._serialized_start=550
+  _globals['_WORKERSERVICE']._serialized_end=793
 # @@protoc_insertion_point(module_scope)

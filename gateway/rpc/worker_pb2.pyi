@@ -42,10 +42,12 @@ class ToolDescription(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., supports_streaming: _Optional[bool] = ..., parameters_schema: _Optional[str] = ..., required_variables: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ToolChunks(_message.Message):
-    __slots__ = ("chunks",)
+    __slots__ = ("chunks", "payloads")
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
     chunks: _containers.RepeatedCompositeFieldContainer[_snakepit_bridge_pb2.ToolChunk]
-    def __init__(self, chunks: _Optional[_Iterable[_Union[_snakepit_bridge_pb2.ToolChunk, _Mapping]]] = ...) -> None: ...
+    payloads: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, chunks: _Optional[_Iterable[_Union[_snakepit_bridge_pb2.ToolChunk, _Mapping]]] = ..., payloads: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class AwaitStopRequest(_message.Message):
     __slots__ = ("run_id", "timeout_ms")

@@ -63,7 +63,6 @@ class Run:
         self._readers: list[Subscription] = []
         self._was_queued = False
         self._paused = False
-        self._pausable = True
         self._ticket: Ticket | None = None
         self._upstream: StreamCall | None = None
         self._accepted_at = self._loop.time()
@@ -127,7 +126,6 @@ class Run:
         self.worker_id = lease.worker_id
         self._leased_at = self._loop.time()
         remaining_s = max(self.call.timeout_s - (self._leased_at - self._accepted_at), 0.001)
-        self._pausable = lease.pausable
         try:
             self._upstream = lease.execute(self.call, self.id, remaining_s, self)
         except TypeError as exc:
@@ -154,10 +152,7 @@ class Run:
     # the worker's answers: ToolSink
 
     def on_chunks(self, payloads: list[bytes], size_bytes: int, attributes: dict[int, ChunkAttributes] | None) -> None:
-        """Number a batch, and make the worker wait where the slowest reader is too far behind.
-
-        A worker that must not be made to wait is read on; the log's bound then costs that reader a gap.
-        """
+        """Number a batch, and make the worker wait where the slowest reader is too far behind."""
         if self.ended is not None:
             return
         self._last_chunk_at = self._loop.time()
@@ -166,7 +161,9 @@ class Run:
         self.log.append(payloads, size_bytes, attributes)
         for reader in self._readers:
             reader.wake()
-        if self._lag_bytes() > self.policy.lag_bytes and self._pausable and not self._paused and self._upstream is not None:
+        # What nobody has taken is in the log: a short log says without looking at the readers that none lags.
+        limit = self.policy.lag_bytes
+        if self.log.size_bytes > limit and not self._paused and self._lag_bytes() > limit and self._upstream is not None:
             self._paused = True
             self._upstream.pause_reading()
 
@@ -190,7 +187,8 @@ class Run:
             # The silence until now was ours, not the tool's.
             self._last_chunk_at = self._loop.time()
             self._upstream.resume_reading()
-        self.log.discard(min(reader.cursor for reader in self._readers))
+        readers = self._readers
+        self.log.discard(readers[0].cursor if len(readers) == 1 else min(reader.cursor for reader in readers))
 
     def reader_left(self, subscription: Subscription) -> None:
         """Apply the disconnect policy when the last one has gone."""

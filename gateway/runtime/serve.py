@@ -28,6 +28,7 @@ from grpc_reflection.v1alpha import reflection
 from gateway.rpc import snakepit_bridge_pb2 as bridge
 from gateway.rpc import snakepit_bridge_pb2_grpc as bridge_grpc
 from gateway.rpc import worker_pb2 as worker
+from gateway.rpc import worker_pb2_grpc as worker_grpc
 from gateway.runtime import compat, lifeline, options
 from gateway.runtime.executor import Executor
 from gateway.runtime.failure import Draining
@@ -112,7 +113,7 @@ async def _serve(given: options.Options, adapter: LoadedAdapter, stop: _StopSign
             link = HostLink(given.host_address, adapter, given.heartbeat, worker_id=given.worker_id, group=group, lost=stop.request)
         desk = Desk(given.worker_id, adapter, executor, link or LocalSessions(len(adapter.tools)))
         bridge_grpc.add_BridgeServiceServicer_to_server(BridgeServicer(desk), server)  # type: ignore[no-untyped-call]
-        WorkerServicer(desk).add_to(server)
+        worker_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(desk), server)  # type: ignore[no-untyped-call]
         checks = await _add_health(server)
         await server.start()
         stop.attach(asyncio.get_running_loop())

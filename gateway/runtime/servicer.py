@@ -21,6 +21,7 @@ import gateway
 from gateway.rpc import snakepit_bridge_pb2 as bridge
 from gateway.rpc import snakepit_bridge_pb2_grpc as bridge_grpc
 from gateway.rpc import worker_pb2 as worker
+from gateway.rpc import worker_pb2_grpc as worker_grpc
 from gateway.runtime import arguments
 from gateway.runtime.chunk import Encoded
 from gateway.runtime.execution import Execution
@@ -89,7 +90,7 @@ class Desk:
             _fail(context, execution.failure)
 
 
-class WorkerServicer:
+class WorkerServicer(worker_grpc.WorkerServiceServicer):
     """gateway.rpc.WorkerService."""
 
     def __init__(self, desk: Desk) -> None:
@@ -126,20 +127,6 @@ class WorkerServicer:
     async def AwaitStop(self, request: worker.AwaitStopRequest, context: Context) -> worker.AwaitStopResponse:
         stopped = await self._desk.executor.await_stop(request.run_id, request.timeout_ms / 1000)
         return worker.AwaitStopResponse(stopped=stopped)
-
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Register with a server, as the generated code does, but for StreamTool: its messages are bytes already."""
-        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "Describe": grpc.unary_unary_rpc_method_handler(
-                self.Describe, worker.DescribeRequest.FromString, worker.WorkerDescription.SerializeToString
-            ),
-            "StreamTool": grpc.unary_stream_rpc_method_handler(self.StreamTool, bridge.ExecuteToolRequest.FromString, None),
-            "AwaitStop": grpc.unary_unary_rpc_method_handler(
-                self.AwaitStop, worker.AwaitStopRequest.FromString, worker.AwaitStopResponse.SerializeToString
-            ),
-        }
-        service = worker.DESCRIPTOR.services_by_name["WorkerService"].full_name
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
 
 class BridgeServicer(bridge_grpc.BridgeServiceServicer):

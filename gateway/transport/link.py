@@ -32,6 +32,9 @@ class Link(asyncio.Protocol):
         self._connection = connection
         self._on_change = on_change
         self._transport: asyncio.Transport | None = None
+        # While a read is dealt with, what its sinks do is written and acted on once, at the end.
+        self._in_read = False
+        self._stream_ended = False
         self._writing_paused = False
         self._heard = False
         self._pinged = False
@@ -72,8 +75,9 @@ class Link(asyncio.Protocol):
     def drop(self, call: LaneCall) -> None:
         """Reset the stream of a call that has ended here."""
         self._connection.cancel(call)
+        self._stream_ended = True
         self._flush()
-        self._settle(ended=True)
+        self._settle()
 
     def credit(self, call: LaneCall) -> None:
         """Give back what a resumed call has been holding."""
@@ -106,16 +110,16 @@ class Link(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        self._heard = True
-        ended = False
+        self._heard = self._in_read = True
         connection = self._connection
         for call in connection.receive(data):
             call.deliver()
             connection.credit(call)
             if call.status is not None:
-                ended = True
+                self._stream_ended = True
+        self._in_read = False
         self._flush()
-        self._settle(ended)
+        self._settle()
 
     def eof_received(self) -> None:
         """Have the transport close: a worker that sends no more has no answers left."""
@@ -135,19 +139,24 @@ class Link(asyncio.Protocol):
     # -- both ----------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
+        if self._in_read:
+            return
         output = self._connection.take_output()
         if output and self._transport is not None and not self._transport.is_closing():
             self._transport.write(output)
             if not self._writing_paused:
                 self._connection.output_was_read()
 
-    def _settle(self, ended: bool = False) -> None:
+    def _settle(self) -> None:
         """Act on what the connection has become."""
+        if self._in_read:
+            return
         connection = self._connection
         if connection.state is ConnectionState.OPEN:
             if not self.greeted.done():
                 self.greeted.set_result("")
-            if ended:
+            if self._stream_ended:
+                self._stream_ended = False
                 self._on_change(self)
             return
         if connection.state is ConnectionState.CLOSED:

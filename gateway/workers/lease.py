@@ -60,11 +60,6 @@ class Lease:
         self._give_back = give_back
         self._used = False
 
-    @property
-    def pausable(self) -> bool:
-        """Whether its stream may be paused for long. Snakepit's own worker loses a thread for good when a stalled stream is cancelled."""
-        return self._worker.description.is_described
-
     def execute(self, call: ToolCall, run_id: str, timeout_s: float, sink: ToolSink, metadata: Metadata = ()) -> StreamCall:
         """Start the call on the leased worker; `sink.on_end` is called exactly once, later.
 

@@ -36,7 +36,8 @@ class PoolOptions:
     queue_timeout_s: float = 10.0
     affinity: Affinity = Affinity.HINT
 
-    # What chunks hold: "json" is passed on unchecked, "auto" checks each. None: json for local workers, else auto.
+    # What chunks hold: "json" is passed on unchecked, "auto" checks each. None: json where a worker describes itself as
+    # one of ours, which send nothing else; auto where it can't.
     payload: Literal["auto", "json"] | None = None
 
     # local: added to the gateway's own environment, of which GATEWAY_* is left out.
@@ -74,6 +75,6 @@ class PoolOptions:
             raise ValueError(f"pool {self.name!r}: queue_limit and queue_timeout_s can't be negative")
 
     @property
-    def trusts_json(self) -> bool:
-        """Whether chunks are passed on without looking whether they are JSON."""
-        return self.payload == "json" or (self.payload is None and self.kind == "local")
+    def trusts_json(self) -> bool | None:
+        """Whether chunks are passed on without looking whether they are JSON; None: as each worker describes itself."""
+        return None if self.payload is None else self.payload == "json"

@@ -191,10 +191,17 @@ class ToolStream:
     # Decoding.
 
     def _take_batches(self, messages: list[bytes]) -> None:
-        if len(messages) == 1:
-            self._deliver(ToolChunks.FromString(messages[0]).chunks)
-        else:
-            self._deliver([chunk for message in messages for chunk in ToolChunks.FromString(message).chunks])
+        check = not self._worker.trusts_json
+        payloads: list[bytes] = []
+        attributes: dict[int, ChunkAttributes] = {}
+        for message in messages:
+            batch = ToolChunks.FromString(message)
+            payloads += map(json_payload, batch.payloads) if check else batch.payloads
+            self._seen += len(batch.payloads)
+            if batch.chunks:
+                self._translate(batch.chunks, payloads, attributes)
+        if payloads:
+            self._sink.on_chunks(payloads, sum(map(len, payloads)), attributes or None)
 
     def _take_chunks(self, messages: list[bytes]) -> None:
         payloads = plain_payloads(messages) if self._worker.trusts_json else None
@@ -214,18 +221,20 @@ class ToolStream:
             self._failure = answer_error(answer.error_message, self._final_metadata)
 
     def _deliver(self, chunks: Sequence[ToolChunk]) -> None:
-        attributes: dict[int, ChunkAttributes] | None = None
         payloads = [chunk.data for chunk in chunks]
+        attributes: dict[int, ChunkAttributes] = {}
         if not self._worker.trusts_json or b"" in payloads or [chunk for chunk in chunks if chunk.is_final or chunk.metadata]:
-            payloads, attributes = self._translate(chunks)
+            payloads = []
+            self._translate(chunks, payloads, attributes)
         if payloads:
             self._sink.on_chunks(payloads, sum(map(len, payloads)), attributes or None)
 
-    def _translate(self, chunks: Sequence[ToolChunk]) -> tuple[list[bytes], dict[int, ChunkAttributes]]:
-        """Go through a batch chunk by chunk. Finals stay where they were: Snakepit allows several, and chunks after one."""
+    def _translate(self, chunks: Sequence[ToolChunk], payloads: list[bytes], attributes: dict[int, ChunkAttributes]) -> None:
+        """Add the payloads of a batch, chunk by chunk, and what some carry besides.
+
+        Finals stay where they were: Snakepit allows several, and chunks after one.
+        """
         check = not self._worker.trusts_json
-        payloads: list[bytes] = []
-        attributes: dict[int, ChunkAttributes] = {}
         for chunk in chunks:
             data = chunk.data
             metadata = dict(sent) if (sent := chunk.metadata) else _NO_METADATA
@@ -240,4 +249,3 @@ class ToolStream:
             if chunk.is_final or metadata or raw is not None or chunk_id:
                 attributes[len(payloads)] = ChunkAttributes(chunk.is_final, metadata, raw, chunk_id or None)
             payloads.append(payload)
-        return payloads, attributes

@@ -38,7 +38,7 @@ class Worker:
         self,
         worker_id: str,
         *,
-        trusts_json: bool = True,
+        trusts_json: bool | None = True,
         max_requests: int | None = None,
         restarts: int = 0,
         address: str = "",
@@ -47,8 +47,8 @@ class Worker:
         self.id = worker_id
         self.address = address
         self.restarts = restarts
-        # Chunks are passed on unchecked; see PoolOptions.payload.
-        self.trusts_json = trusts_json
+        # None: as its description says; see PoolOptions.payload.
+        self._trusts_json = trusts_json
         self.description: Description = UNKNOWN
         # Why it isn't in service; None while it is. The first line is for anyone, the others (the last lines that the
         # process printed) for the log and /readyz.
@@ -107,6 +107,11 @@ class Worker:
     def batches(self) -> bool:
         """It serves StreamTool."""
         return self.description.batches
+
+    @property
+    def trusts_json(self) -> bool:
+        """Its chunks are passed on unchecked."""
+        return self.description.is_described if self._trusts_json is None else self._trusts_json
 
     @property
     def free(self) -> int:

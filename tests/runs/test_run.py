@@ -311,7 +311,7 @@ def test_idle_deadline_stands_still_while_a_slow_reader_pauses_the_worker(start:
     reader = Reader(run)
     pool.calls[0].send("x" * 200)
     assert pool.calls[0].paused
-    clock.advance(30.0)
+    clock.advance(31.0)  # between two looks at the deadline
     assert run.state == "running"
     reader.all()
     assert not pool.calls[0].paused
@@ -356,20 +356,6 @@ def test_a_slow_reader_that_leaves_lets_the_worker_go_on(start: StartRun, pool: 
     assert pool.calls[0].paused
     slow.close()
     assert not pool.calls[0].paused
-
-
-def test_a_worker_that_must_not_wait_is_read_on_and_costs_the_reader_a_gap(
-    start: StartRun, pool: FakePool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tests.conftest.FakeLease.pausable", False)
-    run = start(lag_bytes=100, limits=RunLimits(log_bytes=500))
-    reader = Reader(run)
-    for number in range(5):
-        pool.calls[0].send(f"{number}" * 200)
-    assert pool.calls[0].pauses == 0
-    events = reader.all()
-    assert [type(event) for event in events] == [Started, Gap, Chunks, Chunks]
-    assert events[1] == Gap(1, 3, "evicted")
 
 
 def test_what_all_readers_have_taken_is_forgotten(start: StartRun, pool: FakePool) -> None:
@@ -422,7 +408,7 @@ def test_a_reader_that_resumes_in_the_middle_is_not_taken_for_a_slow_one(start: 
     for _ in range(20):
         pool.calls[0].send("x" * 200, "y" * 200)
         first.all()
-    second = Reader(run, after=39)
+    second = Reader(run, after=40)
     for _ in range(20):
         pool.calls[0].send("z")
         first.all()

@@ -58,9 +58,10 @@ class Client:
         """The values of all chunks that carry one."""
         return [json.loads(chunk.data) for chunk in await self.chunks(tool, **arguments) if chunk.data]
 
-    async def batches(self, tool: str, /, *, timeout: float | None = 20, **arguments: Any) -> list[list[bridge.ToolChunk]]:
+    async def batches(self, tool: str, /, *, timeout: float | None = 20, **arguments: Any) -> list[list[bytes]]:
+        """The data of each message's chunks, in order."""
         call = self.worker.StreamTool(request(tool, **arguments), timeout=timeout)
-        return [list(message.chunks) async for message in call]
+        return [[*message.payloads, *(chunk.data for chunk in message.chunks)] async for message in call]
 
     async def failure(self, tool: str, /, **arguments: Any) -> tuple[list[Any], grpc.StatusCode, dict[str, Any]]:
         """What came before the error, its status and its detail."""
@@ -114,7 +115,7 @@ async def serve() -> AsyncIterator[Serve]:
             desk = Desk("worker-1", loaded, executor, LocalSessions(len(loaded.tools)))
             server = grpc.aio.server(options=(("grpc.max_send_message_length", 128 << 20), ("grpc.so_reuseport", 0)))
             bridge_grpc.add_BridgeServiceServicer_to_server(BridgeServicer(desk), server)
-            WorkerServicer(desk).add_to(server)
+            worker_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(desk), server)  # type: ignore[no-untyped-call]
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
             stack.push_async_callback(server.stop, None)

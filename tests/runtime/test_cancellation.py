@@ -72,6 +72,8 @@ def adapters(journal: Journal) -> dict[str, type[BaseAdapter]]:
             try:
                 while True:
                     yield "x" * 1000
+                    if interval_s > 1:
+                        journal.note("waits")
                     await asyncio.sleep(interval_s)
             except asyncio.CancelledError:
                 journal.note("cancelled error")
@@ -187,8 +189,8 @@ def journal() -> Iterator[Journal]:
     journal.release.set()
 
 
-async def started(journal: Journal, call: Any, line: str = "body") -> None:
-    """Wait for the tool; the call is made by reading it."""
+async def started(journal: Journal, line: str = "body") -> None:
+    """Wait until the tool has come to this line."""
     await eventually(lambda: line in journal.lines)
 
 
@@ -212,7 +214,7 @@ async def test_stream_that_loses_its_reader_is_closed_then_cleaned_up_once(
     client = await serve(adapters(journal)[hooks])
     call = client.stream(name, run_id="r1", timeout=0.3 if how == "deadline" else 20)
     reader = asyncio.ensure_future(call.read())
-    await started(journal, call)
+    await started(journal)
     if how == "cancel":
         call.cancel()
     await asyncio.wait([reader])
@@ -222,12 +224,13 @@ async def test_stream_that_loses_its_reader_is_closed_then_cleaned_up_once(
     assert await client.stopped("r1")
     expected = {
         "endless": ["finally"],
-        "endless_async": ["cancelled error", "finally", "finally after await"],
+        "endless_async": ["finally", "finally after await"],
         "hot_async": ["finally"],
         "silent": ["saw cancelled"],
         "stubborn_async": ["swallowed"],
     }[name]
-    assert journal.lines == ["initialize", "body", *expected, "cleanup"]
+    # Cancelled in its await or closed in its yield, as it happens to be.
+    assert [line for line in journal.lines if line != "cancelled error"] == ["initialize", "body", *expected, "cleanup"]
 
 
 async def test_generator_that_somebody_else_holds_is_closed_all_the_same(serve: Serve) -> None:
@@ -262,9 +265,11 @@ async def test_async_tool_is_stopped_within_50_ms_of_the_cancel(serve: Serve, jo
     client = await serve(adapters(journal)["sync"])
     call = client.stream("endless_async", interval_s=30)
     await call.read()
+    await started(journal, "waits")
     begin = time.monotonic()
     call.cancel()
     await eventually(lambda: "cleanup" in journal.lines)
+    assert "cancelled error" in journal.lines
     assert time.monotonic() - begin < 0.5  # 50 ms on a quiet machine
 
 
@@ -273,7 +278,7 @@ async def test_unary_call_that_is_cancelled_stops_its_tool(serve: Serve, journal
     client = await serve(adapters(journal)["sync"])
     call = client.bridge.ExecuteTool(request(name), metadata=(("x-gateway-run-id", "u1"),))
     sent = asyncio.ensure_future(call.wait_for_connection())
-    await started(journal, call)
+    await started(journal)
     call.cancel()
     assert await client.stopped("u1")
     assert journal.lines[-1] == "cleanup"
@@ -302,7 +307,7 @@ async def test_cancel_during_initialize_skips_the_tool_and_cleans_up(serve: Serv
     client = await serve(adapters(journal)["slow"])
     call = client.stream("three", run_id="r1")
     reader = asyncio.ensure_future(call.read())
-    await started(journal, call, "initialize")
+    await started(journal, "initialize")
     call.cancel()
     assert await client.stopped("r1")
     assert journal.lines == ["initialize", "cleanup"]
@@ -313,7 +318,7 @@ async def test_call_waits_for_a_place_and_its_wait_can_be_cancelled(serve: Serve
     client = await serve(adapters(journal)["sync"], concurrency=1)
     first = client.stream("silent")
     reading = asyncio.ensure_future(first.read())
-    await started(journal, first)
+    await started(journal)
     second = client.stream("three", run_id="second")
     waiting = asyncio.ensure_future(second.read())
     await eventually(lambda: len(client.executor) == 2)
@@ -333,7 +338,7 @@ async def test_tool_that_does_not_stop_is_logged_counted_and_reported(
     client = await serve(adapters(journal)["sync"], stop_timeout_s=0.05)
     call = client.stream("deaf", run_id="r1")
     reader = asyncio.ensure_future(call.read())
-    await started(journal, call)
+    await started(journal)
     call.cancel()
     assert await client.stopped("r1", timeout_s=0) is False
     await eventually(lambda: client.executor.stuck == 1)

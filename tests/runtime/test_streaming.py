@@ -12,10 +12,8 @@ import grpc
 import numpy as np
 import pytest
 
-from gateway.rpc import snakepit_bridge_pb2 as bridge
-from gateway.rpc import worker_pb2 as worker
 from gateway.runtime.adapter import BaseAdapter
-from gateway.runtime.chunk import StreamChunk
+from gateway.runtime.chunk import Marked, StreamChunk
 from gateway.runtime.failure import ToolError
 from gateway.runtime.tool import tool
 from gateway.runtime.wire import Numbering
@@ -211,14 +209,13 @@ async def test_half_a_million_chunks_in_batches_arrive_whole_and_in_order(serve:
     client = await serve(Tools)
     expected = 0
     async for message in client.worker.StreamTool(request(name, n=500_000)):
-        assert 0 < len(message.chunks) <= 1024
+        assert 0 < len(message.payloads) + len(message.chunks) <= 1024
+        for payload in message.payloads:
+            assert payload == b'{"i":%d}' % expected
+            expected += 1
         for chunk in message.chunks:
             expected += 1
-            if chunk.is_final:
-                assert (expected, chunk.data) == (500_001, b"")
-            else:
-                assert chunk.data == b'{"i":%d}' % (expected - 1)
-                assert chunk.chunk_id == f"{name}-{expected}"
+            assert (chunk.chunk_id, chunk.data, chunk.is_final) == (f"{name}-500001", b"", True)
     assert expected == 500_001
 
 
@@ -226,7 +223,7 @@ async def test_fifty_streams_at_once_lose_and_mix_nothing(serve: Serve) -> None:
     client = await serve(Tools, concurrency=50)
     streams = await asyncio.gather(*(client.batches("count" if i % 2 else "count_async", n=2000) for i in range(50)))
     for batches in streams:
-        values = [chunk.data for batch in batches for chunk in batch]
+        values = [data for batch in batches for data in batch]
         assert values == [b'{"i":%d}' % i for i in range(2000)] + [b""]
 
 
@@ -234,7 +231,7 @@ async def test_batch_carries_256_kib_beyond_its_first_chunk(serve: Serve) -> Non
     client = await serve(Tools)
     batches = await client.batches("big", n=200, size=20_000)
     assert sum(map(len, batches)) == 201
-    assert all(sum(len(chunk.data) for chunk in batch[1:]) <= 256 << 10 for batch in batches)
+    assert all(sum(map(len, batch[1:])) <= 256 << 10 for batch in batches)
 
 
 async def test_chunk_larger_than_the_buffer_passes(serve: Serve) -> None:
@@ -379,19 +376,14 @@ async def test_tool_waits_for_a_reader_that_stopped(serve: Serve, name: str) -> 
     await eventually(lambda: len(client.executor) == 0)
 
 
-def test_hand_written_batch_equals_the_generated_code() -> None:
-    from gateway.runtime.chunk import Encoded, Marked
-
-    payloads: list[Encoded] = [b"x" * (i % 300) for i in range(1200)]
-    payloads += [b"y" * 5000, b"z" * 5000, Marked(b"m", {"k": "v"}), b"-1001", Marked(b"x" * 7, None), b"x" * 7, Marked(b"", None, True)]
-    by_hand = Numbering("tool-1")
-    split = [by_hand.batch(payloads[:5]), by_hand.batch(payloads[5:999]), by_hand.batch(payloads[999:])]
-    generated = worker.ToolChunks(
-        chunks=[
-            bridge.ToolChunk(chunk_id=f"tool-1-{n}", data=p.data, is_final=p.is_final, metadata=p.metadata)
-            if isinstance(p, Marked)
-            else bridge.ToolChunk(chunk_id=f"tool-1-{n}", data=p)
-            for n, p in enumerate(payloads, 1)
-        ]
-    )
-    assert b"".join(split) == generated.SerializeToString()
+def test_batch_holds_payloads_then_chunks_and_numbers_go_on() -> None:
+    numbering = Numbering("t")
+    first = numbering.batch([b"1", b"2"])
+    assert (list(first.payloads), list(first.chunks)) == ([b"1", b"2"], [])
+    second = numbering.batch([b"3", Marked(b"4", {"k": "v"}), b"5", Marked(b"", None, True)])
+    assert list(second.payloads) == [b"3"]
+    assert [(chunk.chunk_id, chunk.data, chunk.is_final, dict(chunk.metadata)) for chunk in second.chunks] == [
+        ("t-4", b"4", False, {"k": "v"}),
+        ("t-5", b"5", False, {}),
+        ("t-6", b"", True, {}),
+    ]

@@ -92,14 +92,30 @@ def test_method_follows_the_worker_and_the_kind_of_call(batches: bool, streaming
 
 def test_plain_batches_are_delivered_as_they_came_without_attributes() -> None:
     execution = Execution()
-    execution.batch(chunk(b"1", 1), chunk(b"2", 2))
-    execution.call.sink.on_messages([ToolChunks(chunks=[chunk(b"%d" % n, n)]).SerializeToString() for n in (3, 4)])
+    execution.call.sink.on_messages([ToolChunks(payloads=[b"1", b"2"]).SerializeToString()])
+    execution.call.sink.on_messages([ToolChunks(payloads=[b"%d" % n]).SerializeToString() for n in (3, 4)])
     execution.batch(chunk(b"", 5, final=True, rows="4"))
     execution.call.end()
     assert execution.sink.batches == [[b"1", b"2"], [b"3", b"4"]]
     assert execution.sink.attributes == {}
     assert execution.sink.end == ToolEnd(None, {"rows": "4"}, has_final=True, final_chunk_id="t-5")
     assert execution.given_back == [None]
+
+
+def test_payloads_come_before_the_chunks_of_their_message() -> None:
+    execution = Execution()
+    first = ToolChunks(payloads=[b"1"], chunks=[chunk(b"2", 2, k="v")])
+    messages = [first, ToolChunks(payloads=[b"3"], chunks=[chunk(b"4", 4, final=True)])]
+    execution.call.sink.on_messages([message.SerializeToString() for message in messages])
+    execution.call.end()
+    assert execution.sink.batches == [[b"1", b"2", b"3", b"4"]]
+    assert execution.sink.attributes == {1: ChunkAttributes(metadata={"k": "v"}), 3: ChunkAttributes(is_final=True)}
+
+
+def test_payloads_of_a_pool_that_checks_are_checked() -> None:
+    execution = Execution(trusts_json=False)
+    execution.call.sink.on_messages([ToolChunks(payloads=[b"1", b"text"]).SerializeToString()])
+    assert execution.sink.batches == [[b"1", b'"text"']]
 
 
 def test_single_chunk_messages_become_one_batch() -> None:

@@ -1,0 +1,160 @@
+"""The client commands against a real server, and every command's exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from gateway import __version__
+from gateway.cli import app
+from tests.conftest import FakeCall, Running, within
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+async def cli(*arguments: str) -> Result:
+    """Run a command beside the event loop of the test."""
+    return await within(asyncio.to_thread(CliRunner().invoke, app, list(arguments), env={"COLUMNS": "200"}))  # type: ignore[no-any-return]
+
+
+def count_to_three(call: FakeCall) -> None:
+    call.send({"n": 1}, "zwei")
+    call.send(None)
+    call.end()
+
+
+async def test_stream_prints_a_json_value_a_line_and_exits_0(running: Running) -> None:
+    running.pool.script = count_to_three
+    result = await cli("stream", "count", "count=3", "--url", running.url, "--session", "s", "--timeout", "1.5")
+    assert (result.exit_code, result.stdout) == (0, '{"n": 1}\n"zwei"\nnull\n')
+    assert "3 chunks" in result.stderr
+    call = running.pool.calls[0].call
+    assert (call.arguments, call.session_id, call.timeout_s) == ({"count": 3}, "s", 1.5)
+
+
+async def test_stream_json_prints_every_event(running: Running) -> None:
+    running.pool.script = count_to_three
+    result = await cli("stream", "count", "--json", "--url", running.url)
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [next(iter(event)) for event in events] == ["start", "seq", "seq", "seq", "end"]
+
+
+async def test_stream_that_fails_after_chunks_prints_them_and_exits_1(running: Running) -> None:
+    running.pool.script = lambda call: (call.send(1), call.fail())  # type: ignore[assignment, func-returns-value]
+    result = await cli("stream", "count", "--url", running.url)
+    assert (result.exit_code, result.stdout) == (1, "1\n")
+    assert "boom" in result.stderr
+
+
+async def test_stream_that_is_cut_exits_1(running: Running) -> None:
+    def cut(call: FakeCall) -> None:
+        call.send(1)
+        asyncio.get_running_loop().call_later(
+            0.1, lambda: [protocol.transport.abort() for protocol in running.http.server_state.connections]
+        )
+
+    running.pool.script = cut
+    result = await cli("stream", "count", "--url", running.url)
+    assert (result.exit_code, result.stdout) == (1, "1\n")
+    assert "cut" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "said"),
+    [
+        (["stream", "nobody"], 1, "404"),
+        (["stream", "count", "count=x"], 1, "/count: 'x' is not of type 'integer'"),
+        (["stream", "a/b?c"], 1, "404"),
+        (["stream", "count", "count"], 2, "key=value"),
+        (["stream", "count", "=5"], 2, "key=value"),
+        (["stream"], 2, "Missing argument"),
+        (["call", "count"], 1, "501"),
+        (["cancel", "r_01K3ZQ4M5N6P7Q8R9S0T1V2W3X"], 1, "404"),
+        (["dance"], 2, "No such command"),
+    ],
+)
+async def test_exit_code_says_what_went_wrong(running: Running, arguments: list[str], exit_code: int, said: str) -> None:
+    url = ["--url", running.url] if arguments[0] != "dance" else []
+    result = await cli(*arguments, *url)
+    assert (result.exit_code, said in result.stderr) == (exit_code, True), result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["tools"], ["stream", "count"], ["call", "add"], ["cancel", "r_x"]])
+async def test_nobody_there_exits_3(arguments: list[str]) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        result = await cli(*arguments, "--url", f"http://127.0.0.1:{sock.getsockname()[1]}")
+    assert result.exit_code == 3
+    assert "no gateway answers" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://x", "http://", "http://x:port"])
+async def test_a_url_that_is_none_exits_2(url: str) -> None:
+    result = await cli("tools", "--url", url)
+    assert (result.exit_code, "no URL" in result.stderr) == (2, True)
+
+
+async def test_call_prints_the_result(running: Running) -> None:
+    running.pool.script = lambda call: (call.send({"sum": 3}), call.end())  # type: ignore[assignment, func-returns-value]
+    result = await cli("call", "add", "a=1", "b=2.0", "--url", running.url)
+    assert (result.exit_code, result.stdout) == (0, '{"sum": 3}\n')
+    assert running.pool.calls[0].call.arguments == {"a": 1, "b": 2.0}
+
+
+async def test_tools_are_a_table_or_json(running: Running) -> None:
+    table = await cli("tools", "--url", running.url)
+    assert re.search(r"count +yes +default +count", table.stdout)
+    listed = await cli("tools", "--json", "--url", running.url)
+    assert [tool["name"] for tool in json.loads(listed.stdout)["tools"]] == ["add", "count", "opaque", "typed"]
+
+
+async def test_cancel_prints_the_state(running: Running) -> None:
+    async with running.client.stream("GET", "/v1/tools/count/stream") as stream:
+        call = await running.pool.next_call()
+        call.send(1)
+        run = stream.headers["content-location"].split("/")[3]
+        result = await cli("cancel", run, "--url", running.url)
+        assert (result.exit_code, result.stdout) == (0, "cancelled\n")
+        assert call.cancelled.is_set()
+
+
+async def test_version_is_printed() -> None:
+    assert (await cli("version")).stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve", "--config", "/nonexistent.toml"], "there is no such file"),
+        (["serve", "--port", "99999"], "server.port: "),
+        (["serve", "--log-level", "loud"], "log.level: "),
+        (["serve", "a:X", "b:X"], "two pools are named X"),
+        (["serve", "--pool-size", "0"], "size: "),
+        (["openapi", "nowhere_to_be_found:X"], "there is no module"),
+    ],
+)
+async def test_settings_that_cannot_be_exit_2(arguments: list[str], said: str) -> None:
+    result = await cli(*arguments)
+    assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+
+
+@pytest.mark.parametrize("front_door", ["http", "grpc"])
+async def test_serve_on_an_address_that_is_taken_exits_1(front_door: str) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        taken = sock.getsockname()[1]
+        port, grpc_address = (taken, "") if front_door == "http" else (0, f"127.0.0.1:{taken}")
+        command = [sys.executable, "-m", "gateway", "serve", "--port", str(port), "--grpc-address", grpc_address, "--pool-size", "1"]
+        served = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert served.returncode == 1
+    assert "can't listen" in served.stderr
