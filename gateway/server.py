@@ -12,7 +12,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -20,7 +20,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
 
+from gateway.codec.websocket import text_frames
 from gateway.endpoints.connection import LINK_EXTENSION
 
 _log = structlog.get_logger("gateway.server")
@@ -75,7 +77,7 @@ class LinkedHttp(HttpToolsProtocol):
 
 
 class LinkedWebSocket(WebSocketsSansIOProtocol):
-    """WebSocket whose scope holds a link that can abort it."""
+    """WebSocket that is its socket's SocketLink."""
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
@@ -87,6 +89,13 @@ class LinkedWebSocket(WebSocketsSansIOProtocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def write_messages(self, messages: Sequence[bytes]) -> bool:
+        """Write text messages now, all in one; the protocol's own state says only whether a close is under way."""
+        if not self.writable.is_set() or self.transport.is_closing() or self.conn.state is not State.OPEN:
+            return False
+        self.transport.write(text_frames(messages))
+        return True
 
 
 class Server(uvicorn.Server):

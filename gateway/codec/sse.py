@@ -50,7 +50,7 @@ class SseEncoder:
         """Return a batch of chunks: one `id` and one `data` line each, in order."""
         prefix, first, payloads = self._prefix, chunks.first, chunks.payloads
         if len(payloads) == 1:
-            text = b"%b%d\ndata: %b\n\n" % (prefix, first, payloads[0])
+            text = b"".join((prefix, b"%d\ndata: " % first, payloads[0], b"\n\n"))
         else:
             text = b"".join([b"%b%d\ndata: %b\n\n" % (prefix, n, payload) for n, payload in enumerate(payloads, first)])
         if text.count(b"\n") != 3 * len(payloads) or b"\r" in text:

@@ -6,8 +6,9 @@ frames are read into frozen values by `read_frame`. Source: docs of the protocol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from struct import Struct
 from typing import Any
 
 import orjson
@@ -112,29 +113,28 @@ class FrameEncoder:
     def __init__(self, run: str, name: str, *, debug: bool = False) -> None:
         self._instance = f"/v1/runs/{run}"
         self._name = name
-        quoted = orjson.dumps(name).decode()
-        self._next = f'{{"type":"next","id":{quoted},"eid":"{run}.'
+        self._next = b'{"type":"next","id":%b,"eid":"%b.' % (orjson.dumps(name), run.encode())
         self._debug = debug
 
-    def encode(self, event: Event) -> list[str]:
-        """Return the frames for one event, or for one batch of chunks."""
+    def encode(self, event: Event) -> list[bytes]:
+        """Return the frames for one event, or for one batch of chunks: texts in UTF-8."""
         if isinstance(event, Chunks):
             head = self._next
-            return [f'{head}{n}","payload":{str(payload, "utf-8", "replace")}}}' for n, payload in enumerate(event.payloads, event.first)]
+            return [b'%b%d","payload":%b}' % (head, n, _text(payload)) for n, payload in enumerate(event.payloads, event.first)]
         if isinstance(event, Ended):
             return [self._terminal(event)]
         return [self._frame(_NAMES[type(event)], _document(event))]
 
-    def _terminal(self, event: Ended) -> str:
+    def _terminal(self, event: Ended) -> bytes:
         """Return `complete` with the end event, or `error` with the problem and the rest of the end event beside it."""
         end = documents.ended(event, self._instance, debug=self._debug)
         if event.outcome not in _FAILURES or "error" not in end:
             return self._frame("complete", end)
         problem = end.pop("error")
-        return documents.dump({"type": "error", "id": self._name, "payload": problem, "end": end}).decode()
+        return documents.dump({"type": "error", "id": self._name, "payload": problem, "end": end})
 
-    def _frame(self, kind: str, payload: dict[str, Any]) -> str:
-        return documents.dump({"type": kind, "id": self._name, "payload": payload}).decode()
+    def _frame(self, kind: str, payload: dict[str, Any]) -> bytes:
+        return documents.dump({"type": kind, "id": self._name, "payload": payload})
 
 
 class EventEncoder:
@@ -144,18 +144,45 @@ class EventEncoder:
         self._run = run
         self._debug = debug
 
-    def encode(self, event: Event) -> list[str]:
-        """Return the messages for one event, or for one batch of chunks."""
+    def encode(self, event: Event) -> list[bytes]:
+        """Return the messages for one event, or for one batch of chunks: texts in UTF-8."""
         if isinstance(event, Chunks):
-            head = f'{{"event":"message","id":"{self._run}.'
-            return [f'{head}{n}","data":{str(payload, "utf-8", "replace")}}}' for n, payload in enumerate(event.payloads, event.first)]
+            head = b'{"event":"message","id":"%b.' % self._run.encode()
+            return [b'%b%d","data":%b}' % (head, n, _text(payload)) for n, payload in enumerate(event.payloads, event.first)]
         if isinstance(event, Ended):
             data = documents.ended(event, f"/v1/runs/{self._run}", debug=self._debug)
-            return [documents.dump({"event": "end", "id": f"{self._run}.end", "data": data}).decode()]
+            return [documents.dump({"event": "end", "id": f"{self._run}.end", "data": data})]
         message: dict[str, Any] = {"event": _NAMES[type(event)]}
         if isinstance(event, Started) and event.resumed_from is None:
             message["id"] = f"{self._run}.0"
-        return [documents.dump({**message, "data": _document(event)}).decode()]
+        return [documents.dump({**message, "data": _document(event)})]
+
+
+def text_frames(messages: Sequence[bytes]) -> bytes:
+    """Return text messages as they go on the wire from a server: one unmasked frame each (RFC 6455 §5.2)."""
+    parts: list[bytes] = []
+    for message in messages:
+        size = len(message)
+        if size < 126:
+            parts.append(b"\x81%c" % size)
+        else:
+            parts.append(_MEDIUM.pack(0x81, 126, size) if size < 65536 else _LARGE.pack(0x81, 127, size))
+        parts.append(message)
+    return b"".join(parts)
+
+
+_MEDIUM = Struct(">BBH")
+_LARGE = Struct(">BBQ")
+
+
+def _text(payload: bytes) -> bytes:
+    """Return a payload as valid UTF-8, without which a client has to close the socket (RFC 6455 §8.1)."""
+    if not payload.isascii():
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            return payload.decode("utf-8", "replace").encode()
+    return payload
 
 
 _FAILURES = frozenset({Outcome.ERROR, Outcome.DEADLINE})

@@ -1,8 +1,7 @@
 """Runs over WebSocket: `/v1/ws` with the subprotocol, many runs a socket, and the plain `/v1/tools/{tool}/ws`.
 
-A socket has one task group: its reader handles client frames, its writer sends what the runs have. A run's wake
-only marks it as ready, the writer takes one batch from each ready run in turn, so that no run starves another;
-while a send blocks nothing is taken, which makes the runs' workers wait. A run's error never closes the socket.
+A socket has one task group: its reader handles client frames, its writer (outlet.py) sends what the runs have. A
+run's error never closes the socket.
 Source: docs of the protocol, section 6.
 """
 
@@ -10,29 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import structlog
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import SUBPROTOCOL, BadFrame, ClientFrame, EventEncoder, FrameEncoder
 from gateway.endpoints import arguments
-from gateway.endpoints.connection import client_link
 from gateway.endpoints.options import read_options
 from gateway.endpoints.origin import OriginRule
+from gateway.endpoints.outlet import Outlet, SocketRun
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import CallReader
 from gateway.errors import CODES, FieldError, GatewayError
-from gateway.events import Event
 from gateway.runs.policy import Cause
 from gateway.runs.run import Run
-from gateway.runs.subscription import Subscription
-
-_log = structlog.get_logger("gateway.websocket")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,106 +38,6 @@ class SocketSettings:
     write_timeout_s: float = 30.0
     heartbeat_s: float = 10.0
     debug: bool = False
-
-
-class MessageEncoder(Protocol):
-    """What writes one run's events as text messages."""
-
-    def encode(self, event: Event) -> list[str]: ...
-
-
-@dataclass(slots=True, eq=False)
-class SocketRun:
-    """One run on one socket."""
-
-    run: Run
-    encoder: MessageEncoder
-    reader: Subscription
-
-
-class Outlet:
-    """The sending half of a socket: the runs that have something to say, and the only place that sends.
-
-    `say` queues a frame about the socket itself; a client that makes more than SAY_LIMIT of them due without
-    reading them breaks the protocol.
-    """
-
-    SAY_LIMIT = 1000
-
-    def __init__(self, websocket: WebSocket, *, write_timeout_s: float) -> None:
-        self._websocket = websocket
-        self._write_timeout_s = write_timeout_s
-        self._link = client_link(websocket.scope)
-        self._said: list[str] = []
-        # Insertion-ordered: the order in which the runs became ready.
-        self._ready: dict[SocketRun, None] = {}
-        self._signal = asyncio.Event()
-
-    def say(self, frame: str) -> None:
-        """Queue a frame about the socket.
-
-        Raises:
-            BadFrame: too many are waiting.
-        """
-        if len(self._said) >= self.SAY_LIMIT:
-            raise BadFrame("too many frames to answer", 4429)
-        self._said.append(frame)
-        self._signal.set()
-
-    def mark_ready(self, entry: SocketRun) -> None:
-        """Note that a run has something to take."""
-        self._ready[entry] = None
-        self._signal.set()
-
-    def drop(self, entry: SocketRun) -> None:
-        """Take nothing more from a run."""
-        self._ready.pop(entry, None)
-
-    async def run(self, on_finished: Callable[[SocketRun], None]) -> None:
-        """Send until cancelled; `on_finished` is told of each run whose end was sent."""
-        while True:
-            await self._signal.wait()
-            self._signal.clear()
-            while self._said or self._ready:
-                said, self._said = self._said, []
-                for frame in said:
-                    await self._send(frame)
-                for entry in list(self._ready):
-                    await self._serve(entry, on_finished)
-
-    async def _serve(self, entry: SocketRun, on_finished: Callable[[SocketRun], None]) -> None:
-        """Send one batch of one run."""
-        if entry not in self._ready:
-            return
-        event = entry.reader.take()
-        if event is None:
-            del self._ready[entry]
-            return
-        for frame in entry.encoder.encode(event):
-            await self._send(frame)
-            if entry not in self._ready:
-                # Dropped while the send waited: its client has left it, and may use its id for another run.
-                return
-        if entry.reader.finished:
-            on_finished(entry)
-
-    async def close(self, code: int, reason: str = "") -> None:
-        """Close the socket, once nothing else sends; one that is closed already stays as it is."""
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            await self._in_time(self._websocket.close(code, codec.close_reason(reason)))
-
-    async def _send(self, text: str) -> None:
-        await self._in_time(self._websocket.send({"type": "websocket.send", "text": text}))
-
-    async def _in_time(self, sending: Awaitable[None]) -> None:
-        """Await a send; cut the connection where it takes too long."""
-        try:
-            async with asyncio.timeout(self._write_timeout_s):
-                await sending
-        except TimeoutError:
-            if self._link is not None:
-                self._link.abort()
-            raise WebSocketDisconnect(1006, "the reader made no progress") from None
 
 
 class Socket:
@@ -231,7 +125,7 @@ class Socket:
         except GatewayError as error:
             self._outlet.say(codec.error(frame.id, error))
             return
-        entry = attach(self._outlet, run, FrameEncoder(run.id, frame.id, debug=self._settings.debug))
+        entry = self._outlet.attach(run, FrameEncoder(run.id, frame.id, debug=self._settings.debug))
         self._runs[frame.id] = entry
         self._names[entry] = frame.id
 
@@ -270,7 +164,7 @@ class PlainSocket:
     def __init__(self, websocket: WebSocket, run: Run, settings: SocketSettings) -> None:
         self._websocket = websocket
         self._outlet = Outlet(websocket, write_timeout_s=settings.write_timeout_s)
-        self._entry = attach(self._outlet, run, EventEncoder(run.id, debug=settings.debug))
+        self._entry = self._outlet.attach(run, EventEncoder(run.id, debug=settings.debug))
         self._done = asyncio.Event()
 
     async def serve(self) -> None:
@@ -301,18 +195,6 @@ class PlainSocket:
     def _finished(self, entry: SocketRun) -> None:
         self._outlet.drop(entry)
         self._done.set()
-
-
-def attach(outlet: Outlet, run: Run, encoder: MessageEncoder) -> SocketRun:
-    """Subscribe to a run, and return it as a run of the outlet's socket."""
-    entry: SocketRun
-
-    def wake() -> None:
-        outlet.mark_ready(entry)
-
-    entry = SocketRun(run, encoder, run.subscribe(wake))
-    outlet.mark_ready(entry)
-    return entry
 
 
 def router(reader: CallReader, settings: SocketSettings, origins: OriginRule) -> APIRouter:

@@ -130,7 +130,7 @@ async def test_arguments_that_do_not_fit_are_invalid_and_named(bridge: Bridge) -
     await bridge.open_session()
     code, message = await bridge.failure(request("count", parameters={"count": packed("x")}))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert "/count 'x' is not of type 'integer'" in message
+    assert '/count "x" is not of type "integer"' in message
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ async def test_wrong_arguments_are_422_with_one_entry_a_field(running: Running) 
     response = await running.client.post("/v1/tools/add/call", json={"a": "x", "c": 1})
     document = problem(response, 422, "invalid-arguments")
     assert {entry["field"]: entry["detail"] for entry in document["errors"]} == {
-        "/a": "'x' is not of type 'number'",
+        "/a": '"x" is not of type "number"',
         "/b": "is required",
         "/c": "is not an argument of add; allowed: a, b",
     }

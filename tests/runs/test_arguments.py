@@ -38,9 +38,9 @@ def test_a_tool_without_arguments_says_none_are_allowed() -> None:
 def test_wrong_types_are_told_per_field_with_a_pointer() -> None:
     errors = errors_of(TYPED_SCHEMA, {"whole": "x", "numbers": [1, "two", 3], "level": "middle"})
     assert errors == {
-        "/whole": "'x' is not of type 'integer'",
-        "/numbers/1": "'two' is not of type 'integer'",
-        "/level": "'middle' is not one of ['low', 'high']",
+        "/whole": '"x" is not of type "integer"',
+        "/numbers/1": '"two" is not of type "integer"',
+        "/level": '"middle" is not one of "low" or "high"',
     }
 
 
