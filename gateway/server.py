@@ -151,6 +151,8 @@ def build(app: ASGIApp, *, drain: Callable[[], Awaitable[None]], frame_limit_byt
         # Compression costs 7 µs a message and a window of memory for each socket.
         ws_per_message_deflate=False,
         lifespan="on",
+        # Nothing here looks at the client's address, which is all that these headers would change.
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,

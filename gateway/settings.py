@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     pools: tuple[PoolSettings, ...] = ()
     # How calls reach the workers.
-    transport: Literal["lane", "grpcio"] = "grpcio"
+    transport: Literal["lane", "grpcio"] = "lane"
 
     @model_validator(mode="after")
     def _names_differ(self) -> Settings:

@@ -24,8 +24,10 @@ def router(hub: Hub) -> APIRouter:
         reasons = {name: why for name, pool in hub.pools.items() if (why := pool.readiness())}
         if hub.draining:
             return JSONResponse({"status": "draining", "open_runs": hub.open_runs}, 503)
-        status = {"status": "not ready" if reasons else "ready", "pools": {name: reasons.get(name, []) for name in hub.pools}}
-        return JSONResponse(status, 503 if reasons else 200)
+        # One pool without a worker must not take the others' traffic away.
+        status = "ready" if not reasons else "degraded" if len(reasons) < len(hub.pools) else "not ready"
+        document = {"status": status, "pools": {name: reasons.get(name, []) for name in hub.pools}}
+        return JSONResponse(document, 503 if status == "not ready" else 200)
 
     async def pools() -> Response:
         return JSONResponse({"pools": [pool.snapshot() for pool in hub.pools.values()]})

@@ -17,6 +17,8 @@ def choose(accept: str | None, offered: Sequence[str]) -> str:
     """
     if not accept or accept == "*/*":
         return offered[0]
+    if accept in offered:
+        return accept
     ranges = [_parse(part) for part in accept[:ACCEPT_LIMIT].split(",") if part.strip()]
     best: tuple[float, int, int] | None = None
     chosen = None

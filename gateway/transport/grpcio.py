@@ -46,6 +46,9 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 
+_STATE_LOOKS = 6
+_STATE_LOOK_S = 0.01
+
 _CODES: Mapping[grpc.StatusCode, Code] = {code: Code.from_wire(code.value[0]) for code in grpc.StatusCode}
 
 
@@ -189,7 +192,7 @@ class GrpcioCall:
         try:
             await self._deliver()
         except grpc.aio.AioRpcError as exc:
-            return self._failed(exc)
+            return await self._failed(exc)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._cancelled or (task is not None and task.cancelling()):
@@ -214,14 +217,26 @@ class GrpcioCall:
                 raise asyncio.CancelledError
             self.sink.on_messages([message])
 
-    def _failed(self, exc: grpc.aio.AioRpcError) -> CallStatus:
+    async def _failed(self, exc: grpc.aio.AioRpcError) -> CallStatus:
         code = _CODES[exc.code()]
         trailers = _as_text(exc.trailing_metadata())
         details = trailers.pop("grpc-status-details-bin", None)
-        # The core says UNAVAILABLE for a lost connection and for a worker's own UNAVAILABLE alike, with nothing
-        # in the status to tell them apart; but only the first takes the channel out of READY.
-        lost = code is Code.UNAVAILABLE and self._channel.get_state() is not grpc.ChannelConnectivity.READY
+        lost = code is Code.UNAVAILABLE and await self._connection_lost()
+        if self._cancelled:
+            return CallStatus(Code.CANCELLED, "cancelled")
         return CallStatus(code, exc.details() or "", None if details is None else _from_base64(details), trailers, connection_lost=lost)
+
+    async def _connection_lost(self) -> bool:
+        """Tell a lost connection from a worker's own UNAVAILABLE.
+
+        The core gives both the same status, but only the first takes the channel out of READY; on a busy machine
+        a moment after the call has ended.
+        """
+        for _ in range(_STATE_LOOKS):
+            if self._channel.get_state() is not grpc.ChannelConnectivity.READY:
+                return True
+            await asyncio.sleep(_STATE_LOOK_S)
+        return False
 
 
 class _Refused(Exception):

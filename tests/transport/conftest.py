@@ -122,7 +122,6 @@ class Service:
     """Behaviours by method name; each is told what it must do by its request."""
 
     active: int = 0
-    cancelled: int = 0
     sent: int = 0
     seen: list[dict[str, Any]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -173,15 +172,11 @@ class Service:
         try:
             yield request
             await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self._note(cancelled=1)
-            raise
         finally:
             self._note(active=-1)
 
-    def _note(self, active: int = 0, cancelled: int = 0, sent: int = 0) -> None:
+    def _note(self, active: int = 0, sent: int = 0) -> None:
         self.active += active
-        self.cancelled += cancelled
         self.sent += sent
         self.changed.set()
 

@@ -150,7 +150,6 @@ async def test_cancel_stops_the_worker_and_closes_once(connect: Any, serve: Any,
     call.cancel()
     assert (await sink.until_closed()).code is Code.CANCELLED
     await server.service.until(lambda: server.service.active == 0)
-    assert server.service.cancelled == 1
     call.cancel()
     call.pause_reading()
     call.resume_reading()
@@ -200,8 +199,7 @@ async def test_deadline_of_a_paused_call_closes_it(connect: Any, serve: Any, rec
     server = await serve()
     sink = recorder()
     call = connect(server.address).open_stream(path("silent"), b"x", sink, timeout_s=0.3)
-    await sink.until_messages(1)
-    call.pause_reading()
+    sink.on_batch = lambda _: call.pause_reading()
     assert (await sink.until_closed()).code is Code.DEADLINE_EXCEEDED
 
 
@@ -238,6 +236,7 @@ async def test_sink_that_raises_loses_only_its_call(connect: Any, serve: Any, re
     sink.on_batch = raises
     channel.open_stream(path("silent"), b"x", sink)
     assert (await sink.until_closed()).code is Code.INTERNAL
+    await server.service.until(lambda: server.service.active == 0)
     assert await channel.unary(path("echo"), b"still there", timeout_s=10) == b"still there"
 
 
@@ -385,14 +384,23 @@ async def test_connection_cut_in_a_stream_closes_it_lost_and_later_calls_reconne
 async def test_goaway_drains_the_old_connection_and_later_calls_take_a_new_one(connect: Any, fake: Any, recorder: Any) -> None:
     worker = await fake()
     channel = connect(worker.address)
-    old, later = recorder(), recorder()
+    old = recorder()
     channel.open_stream(path("x"), b"", old)
     first = await worker.connection()
     await first.requests(1)
     first.send(first.headers(1), DataFrame(1, b"\x00\x00\x00\x00\x00"), GoAwayFrame(0, last_stream_id=1))
     await old.until_messages(1)
-    channel.open_stream(path("x"), b"", later)
-    second = await worker.connection(2)
+    arrived = asyncio.ensure_future(worker.connection(2))
+    while not arrived.done():  # a call that the core sends before it has looked at the GOAWAY is refused
+        later = recorder()
+        channel.open_stream(path("x"), b"", later)
+        refused = asyncio.ensure_future(later.until_closed())
+        await asyncio.wait([arrived, refused], return_when=asyncio.FIRST_COMPLETED)
+        if refused.done():
+            assert refused.result().code is Code.UNAVAILABLE
+        else:
+            refused.cancel()
+    second = await arrived
     await second.requests(1)
     second.answer(1, b"new")
     assert (await later.until_closed()).code is Code.OK

@@ -85,6 +85,22 @@ async def test_what_sinks_do_in_one_read_leaves_in_one_write(
     assert write.endswith(message(b"later"))
 
 
+async def test_call_cancelled_by_another_calls_sink_gets_nothing_of_the_same_read(connect: Any, fake: Any, recorder: Any) -> None:
+    worker = await fake()
+    channel = connect(worker.address)
+    first, second = recorder(), recorder()
+    channel.open_stream(METHOD, b"", first)
+    call = channel.open_stream(METHOD, b"", second)
+    first.on_batch = lambda _: call.cancel()
+    connection = await worker.connection()
+    await connection.requests(2)
+    connection.send(*(frame for stream_id in (1, 3) for frame in (connection.headers(stream_id), DataFrame(stream_id, message(b"x")))))
+    connection.send(connection.trailers(1), connection.trailers(3))
+    assert (await second.until_closed()).code is Code.CANCELLED
+    assert second.messages == []
+    assert (await first.until_closed()).code is Code.OK
+
+
 async def test_cancel_in_a_read_makes_room_for_a_call_that_waits(
     connect: Any, fake: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

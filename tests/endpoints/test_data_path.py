@@ -1,0 +1,103 @@
+"""What a batch costs on its way from the worker's call to the socket, counted and not timed.
+
+A change that does something for each chunk, or wakes a task for each event, turns these red.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from gateway.server import LinkedHttp, LinkedWebSocket
+from tests.conftest import Running, until
+from tests.endpoints.test_websocket import joined
+
+COUNT = "/v1/tools/count/stream"
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts the writes past ASGI, and those through it."""
+    counted: Counter[str] = Counter()
+
+    def count(kind: type, name: str) -> None:
+        original = getattr(kind, name)
+
+        def counting(self: object, *arguments: object) -> object:
+            counted[name] += 1
+            return original(self, *arguments)
+
+        monkeypatch.setattr(kind, name, counting)
+
+    count(LinkedHttp, "write_part")
+    count(LinkedWebSocket, "write_messages")
+    count(RequestResponseCycle, "send")
+    return counted
+
+
+async def test_a_thousand_chunks_that_arrive_together_are_one_write(running: Running, writes: Counter[str]) -> None:
+    async with running.client.stream("GET", COUNT) as response:
+        call = await running.pool.next_call()
+        call.send(0)
+        lines = response.aiter_lines()
+        async for line in lines:
+            if line == "data: 0":
+                break
+        writes.clear()
+        call.send(*range(1, 1001))
+        assert writes == {"write_part": 1}
+        async for line in lines:
+            if line == "data: 1000":
+                break
+        assert writes == {"write_part": 1}
+        call.end()
+
+
+async def test_events_that_come_alone_wake_no_task(running: Running, writes: Counter[str]) -> None:
+    async with running.client.stream("GET", COUNT) as response:
+        call = await running.pool.next_call()
+        call.send(0)
+        lines = response.aiter_lines()
+        async for line in lines:
+            if line == "data: 0":
+                break
+        writes.clear()
+        for number in range(1, 11):
+            # Written before control returns to the loop.
+            call.send(number)
+            assert writes == {"write_part": number}
+        call.end()
+        async for line in lines:
+            if line == "event: end":
+                break
+    assert writes == {"write_part": 10, "send": 1}
+
+
+async def test_a_thousand_chunks_are_one_write_on_a_websocket(running: Running, writes: Counter[str]) -> None:
+    async with joined(running) as client:
+        await client.say("subscribe", id="a", payload={"tool": "count"})
+        call = await running.pool.next_call()
+        call.send(0)
+        await client.hear_until("next")
+        writes.clear()
+        call.send(*range(1000))
+        assert writes == {"write_messages": 1}
+        for _ in range(1000):
+            await client.hear()
+        assert writes == {"write_messages": 1}
+
+
+async def test_a_stream_costs_its_requests_task_and_no_other(running: Running) -> None:
+    before = len(asyncio.all_tasks())
+    async with running.client.stream("GET", COUNT) as response:
+        call = await running.pool.next_call()
+        call.send(0)
+        async for line in response.aiter_lines():
+            if line == "data: 0":
+                break
+        assert len(asyncio.all_tasks()) == before + 1
+        call.end()
+    await until(lambda: len(asyncio.all_tasks()) <= before)
