@@ -72,7 +72,7 @@ async def test_stream_that_is_cut_exits_1(running: Running) -> None:
     ("arguments", "exit_code", "said"),
     [
         (["stream", "nobody"], 1, "404"),
-        (["stream", "count", "count=x"], 1, "/count: 'x' is not of type 'integer'"),
+        (["stream", "count", "count=x"], 1, '/count: "x" is not of type "integer"'),
         (["stream", "a/b?c"], 1, "404"),
         (["stream", "count", "count"], 2, "key=value"),
         (["stream", "count", "=5"], 2, "key=value"),

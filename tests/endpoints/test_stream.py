@@ -549,7 +549,7 @@ async def test_at_most_one_consumer_reads_receive(running: Running, linked: bool
 
         await original(scope, counting, send)
 
-    running.http.config.loaded_app.app = counted
+    running.http.config.loaded_app = counted
     async with running.client.stream("GET", COUNT) as response:
         call = await running.pool.next_call()
         call.send(1)
