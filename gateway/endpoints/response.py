@@ -99,9 +99,10 @@ class RunStream(EventSourceResponse):
         if connection is None:
             return
         while self._parked:
-            body = self._take()
-            if not body:
+            event = self._reader.take()
+            if event is None:
                 return
+            body = self._encoder.encode(event)
             if self._reader.finished or not connection.write(body):
                 self._parked = False
                 self._unsent = body

@@ -45,7 +45,7 @@ class MemoryLog:
         self.next = number + len(payloads)
         self.size_bytes += size_bytes
         self.total_bytes += size_bytes
-        while len(self._batches) > 1 and (self.size_bytes > self._limit_bytes or self.next - self.first > self._limit_chunks):
+        while (self.size_bytes > self._limit_bytes or self.next - self.first > self._limit_chunks) and len(self._batches) > 1:
             self._forget_oldest()
         return batch
 
@@ -74,7 +74,8 @@ class MemoryLog:
 
     def discard(self, before: int) -> None:
         """Forget whole batches whose chunks all have numbers below `before`."""
-        while self._batches and self._batches[0].first + len(self._batches[0].payloads) <= before:
+        batches = self._batches
+        while batches and batches[0].first + len(batches[0].payloads) <= before:
             self._forget_oldest()
 
     def _forget_oldest(self) -> None:

@@ -61,20 +61,24 @@ class Subscription:
         if self._status is not None:
             status, self._status = self._status, None
             return status
-        item = self._run.log.read(self.cursor)
+        run = self._run
+        item = run.log.read(self.cursor)
+        if item is not None:
+            return self._advance(item)
+        if run.ended is not None and not self._ended:
+            self._ended = True
+            return run.ended
+        return None
+
+    def _advance(self, item: Chunks | Gap) -> Chunks | Gap:
         if isinstance(item, Chunks):
             self.cursor = item.first + len(item.payloads)
             self.taken_bytes += item.size_bytes
             self._run.reader_advanced()
-            return item
-        if isinstance(item, Gap):
+        else:
             self.cursor = item.last + 1
             self.taken_bytes = self._run.log.total_bytes - self._run.log.size_bytes
-            return item
-        if self._run.ended is not None and not self._ended:
-            self._ended = True
-            return self._run.ended
-        return None
+        return item
 
     def note(self, status: Status) -> None:
         """Have a status taken next, in place of one that was not taken yet."""
