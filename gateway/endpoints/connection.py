@@ -10,7 +10,8 @@ disconnect), and a stuck response is cancelled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -34,6 +35,9 @@ class ClientLink(Protocol):
 
     def write_part(self, body: bytes) -> bool:
         """Write a part of a chunked response now; False, with nothing written, where that is not possible."""
+
+    def cork(self) -> Callable[[], None]:
+        """Hold back what the response sends, so that it leaves at once when the returned function is called."""
 
 
 def client_link(scope: Scope) -> ClientLink | None:
@@ -100,6 +104,16 @@ class Connection:
         await self._send(message)
         self._writing_since = None
         self._written_at = self._loop.time()
+
+    @contextlib.contextmanager
+    def corked(self) -> Iterator[None]:
+        """Let everything that is sent in this block leave in one system call at its end, where the server can."""
+        uncork = self._link.cork() if self._link is not None else None
+        try:
+            yield
+        finally:
+            if uncork is not None:
+                uncork()
 
     def write(self, body: bytes) -> bool:
         """Write a part of the body that has begun, at once and without an await.

@@ -24,7 +24,7 @@ from gateway.events import Event
 from gateway.runs.run import Run
 from gateway.runs.subscription import Subscription
 
-WRITE_LIMIT_BYTES = 256 * 1024
+WRITE_LIMIT_BYTES = 64 * 1024
 
 
 class MessageEncoder(Protocol):

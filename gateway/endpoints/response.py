@@ -28,7 +28,7 @@ from gateway.runs.run import Run
 AppStatus.enable_automatic_graceful_drain = False
 
 # One write carries at most this much, plus one batch.
-WRITE_LIMIT_BYTES = 256 * 1024
+WRITE_LIMIT_BYTES = 64 * 1024
 
 
 class Encoder(Protocol):
@@ -71,6 +71,7 @@ class RunStream(EventSourceResponse):
         # The response's task waits in `_stream`, so that a wake may write; and what it could not write.
         self._parked = False
         self._unsent = b""
+        self._is_complete = False
         self._reader = run.subscribe(self._wake, after=after)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,8 +89,11 @@ class RunStream(EventSourceResponse):
                     response = problem_response(last.error, instance=f"/v1/runs/{self._run.id}", debug=self._debug)
                     await response(scope, receive, connection.send)
                     return
-                await connection.send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
-                await self._stream(connection, held)
+                with connection.corked():
+                    await connection.send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
+                    body = self._take(b"".join([self._encoder.encode(event) for event in held]))
+                    await self._send(connection, body)
+                await self._stream(connection)
         finally:
             reader.close()
 
@@ -149,10 +153,9 @@ class RunStream(EventSourceResponse):
             timer.cancel()
         return held
 
-    async def _stream(self, connection: Connection, held: list[Event]) -> None:
+    async def _stream(self, connection: Connection) -> None:
         """Send until the end or until the client has gone."""
-        self._unsent = b"".join([self._encoder.encode(event) for event in held])
-        while not connection.gone:
+        while not connection.gone and not self._is_complete:
             body, self._unsent = self._take(self._unsent), b""
             if not body:
                 if not connection.heartbeat_due:
@@ -161,10 +164,12 @@ class RunStream(EventSourceResponse):
                     self._parked = False
                     continue
                 body = self._encoder.heartbeat
-            finished = self._reader.finished
-            await connection.send({"type": "http.response.body", "body": body, "more_body": not finished})
-            if finished:
-                return
+            await self._send(connection, body)
+
+    async def _send(self, connection: Connection, body: bytes) -> None:
+        """Send a part of the body, which is its last when the reader has taken the end."""
+        self._is_complete = self._reader.finished
+        await connection.send({"type": "http.response.body", "body": body, "more_body": not self._is_complete})
 
     def _stream_headers(self) -> list[tuple[bytes, bytes]]:
         headers = [

@@ -34,6 +34,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         # While a read is dealt with, what its sinks do is written and acted on once, at the end.
         self._in_read = False
+        self._flush_is_due = False
         self._stream_ended = False
         self._writing_paused = False
         self._heard = False
@@ -70,7 +71,10 @@ class Link(asyncio.Protocol):
         """Send the call's request, headers and all in one write. There must be room."""
         call.carrier = self
         self._connection.open(call, call.method, call.take_request(), call.remaining_s(), call.metadata)
-        self._flush()
+        if not self._flush_is_due:
+            # Calls that begin in one turn of the loop leave in one system call, at its end.
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
 
     def drop(self, call: LaneCall) -> None:
         """Reset the stream of a call that has ended here."""
@@ -141,6 +145,7 @@ class Link(asyncio.Protocol):
     def _flush(self) -> None:
         if self._in_read:
             return
+        self._flush_is_due = False
         output = self._connection.take_output()
         if output and self._transport is not None and not self._transport.is_closing():
             self._transport.write(output)

@@ -46,7 +46,9 @@ async def test_messages_of_one_read_are_one_batch(connect: Any, fake: Any, recor
     assert sink.batches == [[b"%d" % i for i in range(300)]]
 
 
-async def test_request_leaves_in_one_write(connect: Any, fake: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_of_one_turn_leave_in_one_write_and_a_cancel_at_once(
+    connect: Any, fake: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = await fake()
     channel = connect(worker.address)
     connection_made = recorder()
@@ -56,11 +58,15 @@ async def test_request_leaves_in_one_write(connect: Any, fake: Any, recorder: An
     writes: list[bytes] = []
     transport = channel._links[0]._transport
     monkeypatch.setattr(channel._links[0], "_transport", type("Tap", (), {"write": writes.append, "is_closing": lambda self: False})())
-    channel.open_stream(METHOD, b"hello", recorder()).cancel()
+    first = channel.open_stream(METHOD, b"hello", recorder())
+    channel.open_stream(METHOD, b"again", recorder())
+    await asyncio.sleep(0)
+    (requests,) = writes
+    assert message(b"hello") in requests
+    assert requests.endswith(message(b"again"))
+    first.cancel()
     monkeypatch.setattr(channel._links[0], "_transport", transport)
-    request, reset = writes
-    assert request.endswith(message(b"hello"))
-    assert reset == b"\x00\x00\x04\x03\x00\x00\x00\x00\x03\x00\x00\x00\x08"
+    assert writes[1:] == [b"\x00\x00\x04\x03\x00\x00\x00\x00\x03\x00\x00\x00\x08"]
 
 
 async def test_what_sinks_do_in_one_read_leaves_in_one_write(
