@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 run: $(STAMP)
 	$(BIN)/gateway serve
 
-test: $(STAMP) browser
+test: $(STAMP) packages
 	$(BIN)/pytest
 
 lint: $(STAMP)
@@ -24,7 +24,7 @@ fmt: $(STAMP)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)
+bench: $(STAMP) .venv/.bench
 	$(BIN)/python -m benchmarks $(if $(CASES),--cases $(CASES))
 
 openapi: $(STAMP)
@@ -43,14 +43,23 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	touch $@
 
-# The browser tests are skipped without a browser; where we may install one, we do.
-.PHONY: browser
-browser:
-	@if command -v chromium >/dev/null; then :; \
+.venv/.bench: $(STAMP) .venv/.bench
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
+	touch $@
+
+# Tests that need one of these programs (program:package) are skipped where it isn't there; where we may, we install it.
+PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy
+
+.PHONY: packages
+packages:
+	@missing=; for entry in $(PROGRAMS); do \
+		command -v "$${entry%%:*}" >/dev/null || missing="$$missing $${entry#*:}"; \
+	done; \
+	if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
-		echo "no chromium, and it can't be installed from here (root and apt-get are needed): browser tests will be skipped"; \
-	elif apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; then \
-		echo "installed chromium for the browser tests"; \
+		echo "not there and not to be installed from here (root and apt-get are needed):$$missing; their tests will be skipped"; \
+	elif apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; then \
+		echo "installed for the tests:$$missing"; \
 	else \
-		echo "apt-get could not install chromium: browser tests will be skipped"; \
+		echo "apt-get could not install:$$missing; their tests will be skipped"; \
 	fi
