@@ -27,14 +27,6 @@ def register(session: Session, request: pb.RegisterToolsRequest) -> pb.RegisterT
     return pb.RegisterToolsResponse(success=True, tool_ids={name: f"{session.id}:{name}" for name in names})
 
 
-def not_streaming(tool: str) -> str:
-    """Return Snakepit's sentence for a tool that doesn't stream."""
-    return (
-        f"Streaming execution is not enabled for tool {tool}. "
-        "Enable streaming support on the adapter (supports_streaming: true) or use ExecuteTool instead."
-    )
-
-
 def _problem(tool: pb.ToolRegistration, *, taken: bool) -> str | None:
     if _NAME.fullmatch(tool.name) is None:
         return f'{{:invalid_tool_name, "{tool.name[:64]}"}}'

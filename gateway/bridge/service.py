@@ -28,7 +28,7 @@ from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import Chunks, Ended
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
-from gateway.runs.hub import Hub, check_kind
+from gateway.runs.hub import Hub, check_kind, not_streaming
 from gateway.runs.run import Run
 from gateway.sessions import Session, Sessions
 
@@ -152,7 +152,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         """Check that there is such a tool and that it streams, by the catalogue and by what the session registered."""
         registered = session.tools.get(tool)
         if registered is not None and not registered.supports_streaming:
-            raise GatewayError("tool-not-streaming", registration.not_streaming(tool))
+            raise not_streaming(tool)
         check_kind(self._hub.catalog.find(tool), streaming=True)
 
     async def _check_worker(self, session: Session, tool: str, context: Context) -> None:

@@ -135,9 +135,14 @@ def check_kind(tool: Tool, *, streaming: bool) -> None:
     if tool.supports_streaming is None or tool.supports_streaming is streaming:
         return
     if streaming:
-        detail = (
-            f"Streaming execution is not enabled for tool {tool.name}. "
-            "Enable streaming support on the adapter (supports_streaming: true) or use ExecuteTool instead."
-        )
-        raise GatewayError("tool-not-streaming", detail)
+        raise not_streaming(tool.name)
     raise GatewayError("tool-streams", f"{tool.name} streams its results: use /v1/tools/{tool.name}/stream")
+
+
+def not_streaming(tool: str) -> GatewayError:
+    """Return the error for a stream of a tool that has none: Snakepit's sentence (contract §5.1)."""
+    detail = (
+        f"Streaming execution is not enabled for tool {tool}. "
+        "Enable streaming support on the adapter (supports_streaming: true) or use ExecuteTool instead."
+    )
+    return GatewayError("tool-not-streaming", detail)
