@@ -40,8 +40,9 @@ def literal(name: bytes, value: bytes) -> bytes:
     return b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value
 
 
-# 0x88: `:status: 200` of the static table.
-RESPONSE = b"\x88" + literal(b"content-type", b"application/grpc")
+# 0x20: a dynamic table of size 0, which a peer that allows no other has to be told (RFC 7541 §4.2) and which is what
+# these literals need; 0x88: `:status: 200` of the static table.
+RESPONSE = b"\x20\x88" + literal(b"content-type", b"application/grpc")
 OK_TRAILERS = literal(b"grpc-status", b"0")
 UNIMPLEMENTED = RESPONSE + literal(b"grpc-status", b"12")
 

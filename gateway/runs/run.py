@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.call import ToolCall
@@ -29,6 +29,8 @@ from gateway.workers.dispatch import Ticket
 from gateway.workers.lease import Lease, LeaseRequest
 from gateway.workers.pool import Pool
 from gateway.workers.toolstream import ToolEnd
+
+_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +244,8 @@ class Run:
             self._upstream.cancel()
         self._ticket = self._upstream = None
         # An ended run is known for a while; its arguments, which may be megabytes, are not needed for that.
-        self.call = replace(self.call, arguments={}, binary={})
+        call = self.call
+        self.call = ToolCall(call.tool, _NOTHING, call.timeout_s, call.streaming, call.session_id, call.pool)
         for reader in self._readers:
             reader.wake()
         self._owner.run_ended(self)

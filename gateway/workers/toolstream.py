@@ -204,11 +204,12 @@ class ToolStream:
             self._sink.on_chunks(payloads, sum(map(len, payloads)), attributes or None)
 
     def _take_chunks(self, messages: list[bytes]) -> None:
-        payloads = plain_payloads(messages) if self._worker.trusts_json else None
-        if payloads is not None:
-            self._sink.on_chunks(payloads, sum(map(len, payloads)), None)
-        else:
-            self._deliver(list(map(ToolChunk.FromString, messages)))
+        payloads = plain_payloads(messages) if self._worker.trusts_json else []
+        attributes: dict[int, ChunkAttributes] = {}
+        if len(payloads) < len(messages):
+            self._translate(list(map(ToolChunk.FromString, messages[len(payloads) :])), payloads, attributes)
+        if payloads:
+            self._sink.on_chunks(payloads, sum(map(len, payloads)), attributes or None)
 
     def _take_answer(self, messages: list[bytes]) -> None:
         answer = ExecuteToolResponse.FromString(messages[0])
@@ -219,15 +220,6 @@ class ToolStream:
             self._sink.on_chunks([payload], len(payload), None)
         else:
             self._failure = answer_error(answer.error_message, self._final_metadata)
-
-    def _deliver(self, chunks: Sequence[ToolChunk]) -> None:
-        payloads = [chunk.data for chunk in chunks]
-        attributes: dict[int, ChunkAttributes] = {}
-        if not self._worker.trusts_json or b"" in payloads or [chunk for chunk in chunks if chunk.is_final or chunk.metadata]:
-            payloads = []
-            self._translate(chunks, payloads, attributes)
-        if payloads:
-            self._sink.on_chunks(payloads, sum(map(len, payloads)), attributes or None)
 
     def _translate(self, chunks: Sequence[ToolChunk], payloads: list[bytes], attributes: dict[int, ChunkAttributes]) -> None:
         """Add the payloads of a batch, chunk by chunk, and what some carry besides.
