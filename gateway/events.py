@@ -56,7 +56,7 @@ class Chunks(NamedTuple):
     `payloads[i]` is the JSON text (UTF-8) of chunk number `first + i`; numbers begin at 1 and have no holes.
     `attributes` maps a sequence number to what else that chunk carries; None where no chunk carries anything.
     `size_bytes` is what the batch holds in memory: the payloads' lengths and the objects' overhead. A tuple, since one
-    is made for every batch: a frozen dataclass takes four times as long to make.
+    is made for every batch, and a frozen dataclass sets its fields one by one.
     """
 
     first: int

@@ -38,7 +38,7 @@ def run_server(settings: Settings) -> int:
     http = server.build(app, drain=gateway.drain_runs, frame_limit_bytes=settings.server.socket_frame_limit_bytes)
     _log.info("HTTP listens", url=f"http://{'localhost' if host == '127.0.0.1' else host}:{port}")
     # What is loaded by now stays: the collector need not look at it again. A request makes some hundred objects and
-    # few cycles, so its default of one look every 700 objects would be 5 % of a short request.
+    # few cycles, so a look every 700 objects, the default, finds next to nothing.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

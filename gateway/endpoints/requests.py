@@ -55,11 +55,12 @@ class CallReader:
         else:
             schema = self.hub.catalog.find(tool, checked.pool).parameters
             values = arguments.from_query(plain, schema, depth_limit=self.limits.depth)
-        return self.call(tool, values, checked, streaming=streaming), checked.policy
+        call = self.call(tool, values, checked, streaming=streaming, begins_session=request.method != "HEAD")
+        return call, checked.policy
 
-    def call(self, tool: str, values: dict[str, Any], options: CallOptions, *, streaming: bool) -> ToolCall:
-        """Return the call; its session begins, or goes on, with it."""
-        if options.session_id is not None:
+    def call(self, tool: str, values: dict[str, Any], options: CallOptions, *, streaming: bool, begins_session: bool = True) -> ToolCall:
+        """Return the call; its session begins, or goes on, with it, but for a call that will not be made (HEAD)."""
+        if options.session_id is not None and begins_session:
             self.sessions.use(options.session_id)
         return ToolCall(
             tool=tool,

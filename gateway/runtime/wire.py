@@ -2,7 +2,7 @@
 
 Used by servicer.py: StreamTool sends batches, ExecuteStreamingTool single chunks. In a batch, chunks that are
 nothing but their JSON text are payloads without a message of their own: building and reading messages would
-cost ten times the rest of what a chunk costs on this path.
+cost several times the rest of what a chunk costs on this path.
 """
 
 from __future__ import annotations

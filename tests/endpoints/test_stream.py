@@ -476,9 +476,10 @@ async def test_post_with_last_event_id_runs_nothing(running: Running) -> None:
 
 
 async def test_head_says_what_a_get_would_be_and_runs_nothing(running: Running) -> None:
-    response = await running.client.head(COUNT, headers=NDJSON)
+    response = await running.client.head(COUNT + "?_session=s", headers=NDJSON)
     assert (response.status_code, response.headers["content-type"]) == (200, "application/x-ndjson")
     assert running.pool.requests == []
+    assert len(running.gateway.sessions) == 0
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v1/tools/nobody/stream", 404), (COUNT + "?count=x", 422), (COUNT + "?_x=1", 400)])
