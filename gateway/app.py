@@ -108,7 +108,7 @@ class Gateway:
             pool.forget_session(session_id)
 
 
-def create_app(settings: Settings | None = None, gateway: Gateway | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, gateway: Gateway | None = None) -> ExpressApp:
     """Return the ASGI application. `gateway` None: one made from `settings`; both None: settings from the environment."""
     if gateway is None:
         gateway = Gateway(settings or Settings())
@@ -130,8 +130,8 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         runs_limit=server.socket_runs_limit, write_timeout_s=server.write_timeout_s, heartbeat_s=server.heartbeat_s, debug=server.debug
     )
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
-    app.express = {"stream": (stream_tool, stream.METHODS), "call": (call_tool, call.METHODS)}
-    app.respond = partial(problem.respond, debug=server.debug)
+    app.express = {"stream": stream_tool, "call": call_tool}
+    app.on_error = partial(problem.respond, debug=server.debug)
     routers = (
         stream.router(stream_tool),
         call.router(call_tool),

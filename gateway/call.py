@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+# The mapping that is empty, and stays so.
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Affinity(StrEnum):
@@ -20,8 +23,7 @@ class Affinity(StrEnum):
     STRICT_FAIL_FAST = "strict_fail_fast"
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(NamedTuple):
     """A tool, its checked arguments, and where and how long it may run.
 
     `arguments` holds JSON values; `binary` raw bytes that replace an argument of the same name. `timeout_s` is
@@ -36,5 +38,5 @@ class ToolCall:
     session_id: str | None = None
     pool: str | None = None
     affinity: Affinity | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    binary: Mapping[str, bytes] = field(default_factory=dict)
+    metadata: Mapping[str, str] = NOTHING
+    binary: Mapping[str, bytes] = NOTHING

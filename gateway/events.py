@@ -2,7 +2,8 @@
 
 A reader of a run sees `Started`, then any number of `Chunks`, `Status` and `Gap`, then exactly one `Ended`.
 codec/ writes them as SSE, NDJSON or WebSocket frames, bridge/ as ToolChunks. The unit is the batch: one
-`Chunks` is all that arrived together, so nothing is allocated, awaited or locked for each chunk.
+`Chunks` is all that arrived together, so nothing is allocated, awaited or locked for each chunk. What is made for
+every run or batch is a named tuple: a frozen dataclass costs several times as much to make.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from gateway.call import NOTHING
 from gateway.errors import GatewayError
 
 
@@ -40,8 +42,7 @@ class ChunkAttributes:
     chunk_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """The first event for every reader. `resumed_from` is the sequence number that a re-attached reader starts at."""
 
     run: str
@@ -55,8 +56,7 @@ class Chunks(NamedTuple):
 
     `payloads[i]` is the JSON text (UTF-8) of chunk number `first + i`; numbers begin at 1 and have no holes.
     `attributes` maps a sequence number to what else that chunk carries; None where no chunk carries anything.
-    `size_bytes` is what the batch holds in memory: the payloads' lengths and the objects' overhead. A tuple, since one
-    is made for every batch, and a frozen dataclass sets its fields one by one.
+    `size_bytes` is what the batch holds in memory: the payloads' lengths and the objects' overhead.
     """
 
     first: int
@@ -82,8 +82,7 @@ class Gap:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Milliseconds since the run was accepted; None for what never happened."""
 
     queue_ms: int | None
@@ -91,8 +90,7 @@ class Timing:
     total_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The last event, exactly once. `chunks` counts the chunks of the run, not those of this reader.
 
     `metadata` is the final chunk's, decorated as Snakepit decorates it. `error` is set unless `outcome` is OK.
@@ -100,7 +98,7 @@ class Ended:
 
     outcome: Outcome
     chunks: int
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = NOTHING
     timing: Timing | None = None
     error: GatewayError | None = None
 

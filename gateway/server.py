@@ -1,8 +1,9 @@
 """uvicorn, made to serve streams: its connections can be aborted, and the drain on a signal is ours.
 
-Called by serve.py. The protocols add one entry to the ASGI scope's extensions, themselves as a ClientLink
-(endpoints/connection.py): closing a connection whose reader has stalled would wait for it for ever, so it can be
-aborted, and a stream is written and its loss heard of without a task.
+Called by serve.py. Streams are answered ahead of ASGI, without a task (direct.py). For everything else the protocols
+add one entry to the ASGI scope's extensions, themselves as a ClientLink (endpoints/connection.py): closing a
+connection whose reader has stalled would wait for it for ever, so it can be aborted, and its loss is heard of
+without a task.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import Any
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
 from gateway.codec.websocket import text_frames
+from gateway.direct import DirectExchange
 from gateway.endpoints.connection import LINK_EXTENSION
 
 _log = structlog.get_logger("gateway.server")
@@ -30,46 +32,17 @@ _log = structlog.get_logger("gateway.server")
 KEEPALIVE_IDLE_S = 30
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_PROBES = 3
-# From this size on, three buffers in one system call are cheaper than one copy.
-JOIN_LIMIT_BYTES = 16 * 1024
-
-
-class Corkable:
-    """The transport as one response writes to it: what it writes while corked leaves in one system call.
-
-    A short stream's head and its chunks would be two.
-    """
-
-    __slots__ = ("_held", "_transport", "is_closing")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._held: list[bytes] | None = None
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        if self._held is None:
-            self._transport.write(data)
-        else:
-            self._held.append(data)
-
-    def cork(self) -> None:
-        self._held = []
-
-    def uncork(self) -> None:
-        held, self._held = self._held, None
-        if held:
-            self._transport.write(b"".join(held))
-
-    def close(self) -> None:
-        self.uncork()
-        self._transport.close()
 
 
 class LinkedHttp(HttpToolsProtocol):
-    """HTTP/1.1 that is its responses' ClientLink, with TCP keepalive so that a vanished peer is noticed."""
+    """HTTP/1.1 that answers streams and calls without ASGI (direct.py), and is all other responses' ClientLink.
+
+    TCP keepalive is on, so that a vanished peer is noticed.
+    """
 
     on_lost: Callable[[], None] | None = None
+    # The request that is answered without ASGI, from its headers to the end of its response.
+    direct: DirectExchange | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -80,6 +53,13 @@ class LinkedHttp(HttpToolsProtocol):
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
+        if self.direct is not None:
+            self.direct.lost()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.direct is not None:
+            self.direct.on_writable()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -88,37 +68,54 @@ class LinkedHttp(HttpToolsProtocol):
         self.scope["extensions"] = extensions
 
     def on_headers_complete(self) -> None:
-        before = self.cycle
-        super().on_headers_complete()
-        if self.cycle is not before:
-            corkable: Any = Corkable(self.transport)
-            self.cycle.transport = corkable
+        if (self.cycle is None or self.cycle.response_complete) and (exchange := DirectExchange.of(self)) is not None:
+            self.direct = exchange
+            # What the base looks at of a cycle, the exchange has.
+            cycle: Any = exchange
+            self.cycle = cycle
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.direct is not None and self.cycle is self.direct:  # type: ignore[comparison-overlap]
+            self.direct.take_body(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.direct is not None and self.cycle is self.direct:  # type: ignore[comparison-overlap]
+            self.direct.start()
+        else:
+            super().on_message_complete()
 
     @property
     def request_complete(self) -> bool:
         return not self.cycle.more_body
 
-    def cork(self) -> Callable[[], None]:
-        corkable: Any = self.cycle.transport
-        corkable.cork()
-        uncork: Callable[[], None] = corkable.uncork
-        return uncork
-
     def abort(self) -> None:
         self.transport.abort()
 
-    def write_part(self, body: bytes) -> bool:
-        """Write a part of a chunked response (RFC 9112 §7.1) now; False where `send` would have to wait, or nobody reads.
-
-        It is for responses without a content-length, which uvicorn sends chunked, and keeps no state of its own there.
-        """
-        if self.flow.write_paused or self.transport.is_closing():
-            return False
-        if len(body) < JOIN_LIMIT_BYTES:
-            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
-        else:
-            self.transport.writelines((b"%x\r\n" % len(body), body, b"\r\n"))
-        return True
+    def answer_with(self, response: ASGIApp, scope: Any, *, more_body: bool) -> None:
+        """Have uvicorn answer the current request, whose body was taken, by an ASGI application."""
+        cycle = RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=self.cycle.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.more_body = more_body
+        cycle.message_event.set()
+        self.direct = None
+        self.cycle = cycle
+        application: Any = response
+        self._start_asgi_task(cycle, application)
 
 
 class LinkedWebSocket(WebSocketsSansIOProtocol):

@@ -18,12 +18,12 @@ METHODS = frozenset({"POST"})
 def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
     """Return what answers a request for a tool's result."""
 
-    async def call(request: Request, tool: str) -> Response:
+    def call(request: Request, tool: str, body: bytes) -> Response:
         media_type = choose(request.headers.get("accept"), (collected.MEDIA_TYPE,))
-        call, policy = await reader.read(request, tool, streaming=False)
+        call, policy = reader.read(request, tool, body, streaming=False)
         return responses.response(reader.hub.open(call, policy), media_type)
 
-    return call
+    return Endpoint(call, METHODS, reader.limits.body_bytes)
 
 
 def router(call: Endpoint) -> APIRouter:

@@ -6,6 +6,7 @@ queued or running. Nothing is sent before the end, so a failure has its real HTT
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import orjson
@@ -45,14 +46,15 @@ class CollectedRun(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         timing, reader = self._timing, self._reader
-        connection = self._connection = Connection(
-            scope, receive, send, write_timeout_s=timing.write_timeout_s, heartbeat_s=timing.heartbeat_s, on_gone=reader.close
-        )
+        connection = self._connection = Connection(scope, receive, on_gone=reader.close)
         try:
             async with connection:
                 response = await self._collect(connection)
                 if response is not None:
-                    await response(scope, receive, connection.send)
+                    async with asyncio.timeout(timing.write_timeout_s):
+                        await response(scope, receive, send)
+        except TimeoutError:
+            connection.cut()
         finally:
             reader.close()
 

@@ -2,53 +2,73 @@
 
 FastAPI's middleware, routing and dependency solving cost more than all the rest of a short stream. The endpoints
 are the same functions, and stay registered with FastAPI: they are documented there, and take that way as soon as
-the app has a middleware, which would otherwise not see them.
+the app has a middleware, which would otherwise not see them. Our own server (direct.py) asks `find` and `respond`
+even ahead of ASGI.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.endpoints.problem import respond
-
-Endpoint = Callable[[Request, str], Awaitable[Response]]
+from gateway.endpoints.requests import read_body
 
 PREFIX = "/v1/tools/"
 
 
-class ExpressApp(FastAPI):
-    """FastAPI whose `/v1/tools/{tool}/<action>` routes are answered ahead of its router.
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What answers `/v1/tools/{tool}/<action>`: the methods it takes, and `answer(request, tool, body)`, which never waits.
 
-    `express` maps an action to its endpoint and the methods it takes; anything else goes the usual way.
+    `answer` raises what is wrong with the request; `body_limit_bytes` bounds what is read for it.
     """
 
-    express: Mapping[str, tuple[Endpoint, frozenset[str]]] = {}
+    answer: Callable[[Request, str, bytes], Response]
+    methods: frozenset[str]
+    body_limit_bytes: int
+
+    async def __call__(self, request: Request, tool: str) -> Response:
+        """Answer as a route of FastAPI's."""
+        return self.answer(request, tool, await read_body(request, limit_bytes=self.body_limit_bytes))
+
+
+class ExpressApp(FastAPI):
+    """FastAPI whose `/v1/tools/{tool}/<action>` routes are answered ahead of its router. `express`: action to endpoint."""
+
+    express: Mapping[str, Endpoint] = {}
     # What an endpoint's exception becomes; the same as for all other routes.
-    respond: Callable[[Request, Exception], Response] = staticmethod(respond)
+    on_error: Callable[[Request, Exception], Response] = staticmethod(respond)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self.user_middleware and (found := self._find(scope)) is not None:
+        if scope["type"] == "http" and not scope["root_path"] and (found := self.find(scope["method"], scope["path"])) is not None:
             endpoint, tool = found
             request = Request(scope, receive)
             try:
                 response = await endpoint(request, tool)
             except Exception as error:
-                response = self.respond(request, error)
+                response = self.on_error(request, error)
             await response(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
-    def _find(self, scope: Scope) -> tuple[Endpoint, str] | None:
-        """Return the endpoint for a path and the tool that it names."""
-        path: str = scope["path"]
-        if not path.startswith(PREFIX) or scope["root_path"]:
+    def find(self, method: str, path: str) -> tuple[Endpoint, str] | None:
+        """Return the endpoint for a path and the tool that it names; None for what goes the usual way."""
+        if not path.startswith(PREFIX) or self.user_middleware:
             return None
         tool, _, action = path[len(PREFIX) :].partition("/")
-        endpoint, methods = self.express.get(action, (None, frozenset()))
-        if endpoint is None or not tool or scope["method"] not in methods:
+        endpoint = self.express.get(action)
+        if endpoint is None or not tool or method not in endpoint.methods:
             return None
         return endpoint, tool
+
+    def respond(self, endpoint: Endpoint, request: Request, tool: str, body: bytes) -> Response:
+        """Return the response to a request whose body is there; an error is its problem document."""
+        try:
+            return endpoint.answer(request, tool, body)
+        except Exception as error:
+            return self.on_error(request, error)

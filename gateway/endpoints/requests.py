@@ -38,8 +38,8 @@ class CallReader:
     sessions: Sessions
     limits: RequestLimits
 
-    async def read(self, request: Request, tool: str, *, streaming: bool) -> tuple[ToolCall, RunPolicy]:
-        """Return the call that a GET or POST asks for, and its policy.
+    def read(self, request: Request, tool: str, body: bytes, *, streaming: bool) -> tuple[ToolCall, RunPolicy]:
+        """Return the call that a GET or POST with this body asks for, and its policy.
 
         Raises:
             GatewayError: whatever is wrong with the request, and `tool-not-found`.
@@ -50,7 +50,6 @@ class CallReader:
             if plain:
                 detail = f"On POST the arguments stand in the body; {plain[0][0][:40]!r} stands in the query string"
                 raise GatewayError("invalid-option", detail, errors=[FieldError(plain[0][0][:60], "belongs in the body")])
-            body = await read_body(request, limit_bytes=self.limits.body_bytes)
             values = arguments.from_body(body, request.headers.get("content-type"), depth_limit=self.limits.depth)
         else:
             schema = self.hub.catalog.find(tool, checked.pool).parameters
@@ -90,17 +89,17 @@ class CallReader:
 
 
 async def read_body(request: Request, *, limit_bytes: int) -> bytes:
-    """Return a request's body; no more than the limit is ever held.
+    """Return a request's body; no more than the limit is ever held. Only a POST's is read.
 
     Raises:
         GatewayError: `body-too-large`.
         ClientDisconnect: the client left before it was complete.
     """
-    declared = request.headers.get("content-length", "")
-    is_declared_larger = declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes)
+    if request.method != "POST":
+        return b""
     parts: list[bytes] = []
     size = 0
-    while not is_declared_larger:
+    while not is_declared_larger(request.headers.get("content-length", ""), limit_bytes):
         # Not request.stream(): an async generator costs more than the usual body's one message.
         message = await request.receive()
         if message["type"] == "http.disconnect":
@@ -112,4 +111,14 @@ async def read_body(request: Request, *, limit_bytes: int) -> bytes:
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)
-    raise GatewayError("body-too-large", f"The body is larger than {limit_bytes} bytes")
+    raise body_too_large(limit_bytes)
+
+
+def is_declared_larger(content_length: str, limit_bytes: int) -> bool:
+    """Return whether a Content-Length header says that the body is over the limit."""
+    return content_length.isdigit() and (len(content_length) > 18 or int(content_length) > limit_bytes)
+
+
+def body_too_large(limit_bytes: int) -> GatewayError:
+    """Return the error for a body over the limit."""
+    return GatewayError("body-too-large", f"The body is larger than {limit_bytes} bytes")

@@ -1,31 +1,38 @@
 """A subscription as a streamed response: SSE or JSON lines. The only importer of sse_starlette.
 
-`RunStream` is sse-starlette's EventSourceResponse with a `__call__` of its own. What deviates, and why:
+`RunStream` is sse-starlette's EventSourceResponse with an `answer` of its own: a state machine whose steps are short
+synchronous functions, called when the run has something new (`_wake`), when the client takes more, has left, or
+when a moment has come (`_tick`). What deviates from the base, and why:
 
-- No task group. The base runs a task each for sending, pings, the exit signal and the disconnect; here the request's
-  own task sends, our server tells of the loss (connection.py), and the drain ends the run itself.
-- No cancel scope for each send, which was a quarter of an event's cost: one timer a response cuts a stuck write.
-- While the task has nothing to send, a run's wake writes from where it was called, without a task switch; the task
-  takes over when the client is slow, for heartbeats and for the end.
+- No task. The base runs a task each for sending, pings, the exit signal and the disconnect; here what a run has is
+  written from where it was woken, our server tells of the loss, and the drain ends the run itself. Under another
+  server, or behind a middleware, `__call__` is the same machine over ASGI (exchange.py), with the request's task.
+- No cancel scope for each send, which was a quarter of an event's cost: one timer a response holds the status line,
+  sends heartbeats and cuts a client that makes no progress.
 - The status line waits until the run has something to say (protocol, section 2, "the truth about the first byte"):
   a response that begins by sending its headers can't turn into a problem document.
 - The heartbeat is `: hb` and one LF; the base's ping ends in a blank line, which makes clients emit a ghost event.
 
 Kept: its place among Starlette's responses. HEAD is the endpoint's, which must not start a run.
+
+    state      left when
+    holding    the first chunk or the end is there, or `first_byte_hold_s` is over -> streaming; an error -> over
+    streaming  the client is slow -> blocked; the end was written, or the client has left -> over
+    blocked    the client has caught up -> streaming; it did not in `write_timeout_s`, or it has left -> over
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
 from sse_starlette import EventSourceResponse
 from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 
-from gateway.endpoints.connection import Connection
+from gateway import timers
+from gateway.endpoints.exchange import AsgiExchange, Exchange
 from gateway.endpoints.problem import problem_response
 from gateway.events import Chunks, Ended, Event
 from gateway.runs.run import Run
@@ -35,6 +42,8 @@ AppStatus.enable_automatic_graceful_drain = False
 
 # One write carries at most this much, plus one batch.
 WRITE_LIMIT_BYTES = 64 * 1024
+
+_log = structlog.get_logger("gateway.endpoints")
 
 
 class Encoder(Protocol):
@@ -59,12 +68,12 @@ class RunStream(EventSourceResponse):
     """One reader of a run as a streamed HTTP response.
 
     `after` is the number of the last chunk that the client has, None for a first connection. The reader is
-    subscribed here and leaves, whatever happens, when `__call__` is done.
+    subscribed here and leaves, whatever happens, when the response is over.
     """
 
     def __init__(self, run: Run, encoder: Encoder, timing: StreamTiming, *, after: int | None = None, debug: bool = False) -> None:
-        # Not the base's __init__: it wraps an iterator, makes a lock and headers that this __call__ has no use for,
-        # 40 µs in all. What Starlette and FastAPI look at is here.
+        # Not the base's __init__: it wraps an iterator, makes a lock and headers that are of no use here, 40 µs in all.
+        # What Starlette and FastAPI look at is here.
         self.status_code = 200
         self.background = None
         self.raw_headers = []
@@ -73,128 +82,156 @@ class RunStream(EventSourceResponse):
         self._timing = timing
         self._resumed = after is not None
         self._debug = debug
-        self._connection: Connection | None = None
-        # The response's task waits in `_stream`, so that a wake may write; and what it could not write.
-        self._parked = False
-        self._unsent = b""
-        self._is_complete = False
+        self._exchange: Exchange | None = None
+        # What was taken while the status line is held; None once it was sent.
+        self._held: list[Event] | None = []
+        # When the last write was made, and since when the client has been asked to take more; in the loop's time.
+        self._written_at = 0.0
+        self._blocked_since: float | None = None
         self._reader = run.subscribe(self._wake, after=after)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        timing, reader = self._timing, self._reader
-        connection = self._connection = Connection(
-            scope, receive, send, write_timeout_s=timing.write_timeout_s, heartbeat_s=timing.heartbeat_s, on_gone=reader.close
-        )
-        try:
-            async with connection:
-                held = await self._hold(connection)
-                if connection.gone:
-                    return
-                last = held[-1] if held else None
-                if isinstance(last, Ended) and last.error is not None and not self._resumed:
-                    response = problem_response(last.error, instance=f"/v1/runs/{self._run.id}", debug=self._debug)
-                    await response(scope, receive, connection.send)
-                    return
-                with connection.corked():
-                    await connection.send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
-                    body = self._take(b"".join([self._encoder.encode(event) for event in held]))
-                    await self._send(connection, body)
-                await self._stream(connection)
-        finally:
-            reader.close()
+        """Answer under ASGI."""
+        await AsgiExchange(scope, receive, send).carry(self)
+
+    def answer(self, exchange: Exchange) -> None:
+        """Answer on an exchange; returns at once, and goes on from callbacks until the response is over."""
+        self._exchange = exchange
+        exchange.on_lost = self.close
+        exchange.on_writable = self._unblock
+        self._timers = clock = timers.running()
+        self._written_at = clock.time()
+        self._timer = clock.call_later(self._timing.first_byte_hold_s, self._tick)
+        self._wake()
+
+    def close(self) -> None:
+        """Be over: the reader leaves the run. Idempotent."""
+        if self._exchange is not None:
+            self._exchange = None
+            self._timer.cancel()
+        self._reader.close()
 
     def _wake(self) -> None:
-        """The run has something new: write it now where that is possible, else have the response's task do it."""
-        connection = self._connection
-        if connection is None:
+        """The run has something new: write it."""
+        exchange = self._exchange
+        if exchange is None or self._blocked_since is not None:
             return
-        while self._parked:
-            event = self._reader.take()
-            if event is None:
-                return
-            body = self._encoder.encode(event)
-            if self._reader.finished or not connection.write(body):
-                self._parked = False
-                self._unsent = body
-        connection.wake()
+        try:
+            if self._held is None:
+                self._stream(exchange)
+            else:
+                self._hold(exchange, self._held)
+        except Exception:
+            # A mistake of ours costs this response, not the run or whoever woke it.
+            _log.exception("a response failed", run=self._run.id)
+            self.close()
+            exchange.abort()
 
-    def _take(self, body: bytes = b"") -> bytes:
-        """Return `body` and what the reader has to say now: at most WRITE_LIMIT_BYTES and one batch; empty for nothing."""
+    def _unblock(self) -> None:
+        self._blocked_since = None
+        self._wake()
+
+    def _hold(self, exchange: Exchange, held: list[Event]) -> None:
+        """Take events up to the first chunk or the end, then begin."""
+        while (event := self._reader.take()) is not None:
+            held.append(event)
+            if isinstance(event, Chunks):
+                self._begin(exchange, held)
+                return
+            if isinstance(event, Ended):
+                if event.error is None or self._resumed:
+                    self._begin(exchange, held)
+                else:
+                    self.close()
+                    exchange.hand_over(problem_response(event.error, instance=f"/v1/runs/{self._run.id}", debug=self._debug))
+                return
+
+    def _begin(self, exchange: Exchange, held: list[Event]) -> None:
+        """Send the status line and what was held back."""
+        self._held = None
+        exchange.begin(self._stream_headers(), b"".join([self._encoder.encode(event) for event in held]))
+        if self._reader.finished:
+            self.close()
+            exchange.finish(b"")
+        else:
+            self._written_at = self._timers.time()
+            self._stream(exchange)
+
+    def _stream(self, exchange: Exchange) -> None:
+        """Write what the run has, for as long as the client takes it."""
+        while exchange.writable:
+            body = self._take()
+            if not body:
+                return
+            if self._reader.finished:
+                self.close()
+                exchange.finish(body)
+                return
+            exchange.write(body)
+            self._written_at = self._timers.time()
+        self._blocked_since = self._timers.time()
+
+    def _take(self) -> bytes:
+        """Return what the reader has to say now: at most WRITE_LIMIT_BYTES and one batch; empty for nothing."""
         take, encode = self._reader.take, self._encoder.encode
         event = take()
         if event is None:
-            return body
-        parts = [body, encode(event)]
-        size = len(body) + len(parts[1])
-        while size < WRITE_LIMIT_BYTES and (event := take()) is not None:
+            return b""
+        part = encode(event)
+        size = len(part)
+        if size >= WRITE_LIMIT_BYTES or (event := take()) is None:
+            return part
+        parts = [part]
+        while event is not None:
             part = encode(event)
             parts.append(part)
             size += len(part)
-        return parts[1] if len(parts) == 2 and not body else b"".join(parts)
+            event = take() if size < WRITE_LIMIT_BYTES else None
+        return b"".join(parts)
 
-    async def _hold(self, connection: Connection) -> list[Event]:
-        """Return the first events: up to the first chunk or the end, or what there is when the hold is over."""
-        is_over = False
-
-        def end() -> None:
-            nonlocal is_over
-            is_over = True
-            connection.wake()
-
-        # A flag, no comparison of times: uvloop's timers can be early by a fraction of its clock's millisecond.
-        timer = asyncio.get_running_loop().call_later(self._timing.first_byte_hold_s, end)
-        held: list[Event] = []
-        try:
-            while not connection.gone:
-                event = self._reader.take()
-                if event is not None:
-                    held.append(event)
-                    if isinstance(event, Chunks | Ended):
-                        break
-                elif is_over:
-                    break
-                else:
-                    await connection.wait()
-        finally:
-            timer.cancel()
-        return held
-
-    async def _stream(self, connection: Connection) -> None:
-        """Send until the end or until the client has gone."""
-        while not connection.gone and not self._is_complete:
-            body, self._unsent = self._take(self._unsent), b""
-            if not body:
-                if not connection.heartbeat_due:
-                    self._parked = True
-                    await connection.wait()
-                    self._parked = False
-                    continue
-                body = self._encoder.heartbeat
-            await self._send(connection, body)
-
-    async def _send(self, connection: Connection, body: bytes) -> None:
-        """Send a part of the body, which is its last when the reader has taken the end."""
-        self._is_complete = self._reader.finished
-        await connection.send({"type": "http.response.body", "body": body, "more_body": not self._is_complete})
+    def _tick(self) -> None:
+        """End the hold, send a heartbeat or cut a client that makes no progress: whatever the moment has come for."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        now = self._timers.time()
+        if self._held is not None:
+            self._begin(exchange, self._held)
+            if self._exchange is None:
+                return
+        if self._blocked_since is not None:
+            due = self._blocked_since + self._timing.write_timeout_s
+            if now >= due:
+                self.close()
+                exchange.abort()
+                return
+        else:
+            due = self._written_at + self._timing.heartbeat_s
+            if now >= due:
+                exchange.write(self._encoder.heartbeat)
+                self._written_at = now
+                due = now + self._timing.heartbeat_s
+                if not exchange.writable:
+                    self._blocked_since = now
+        self._timer = self._timers.call_at(min(due, now + self._timing.write_timeout_s), self._tick)
 
     def _stream_headers(self) -> list[tuple[bytes, bytes]]:
-        headers = [
+        timing = self._run.timing()
+        marks = [b"queue;dur=%d" % timing.queue_ms] if timing.queue_ms is not None else []
+        if timing.first_chunk_ms is not None:
+            marks.append(b"first;dur=%d" % timing.first_chunk_ms)
+        return [
             (b"content-type", self._encoder.media_type.encode() + b"; charset=utf-8"),
             *_STREAM_HEADERS,
             (b"content-location", f"/v1/runs/{self._run.id}/events".encode()),
+            *([(b"server-timing", b", ".join(marks))] if marks else ()),
         ]
-        timing = self._run.timing()
-        marks: Mapping[str, int | None] = {"queue": timing.queue_ms, "first": timing.first_chunk_ms}
-        server_timing = ", ".join(f"{name};dur={value}" for name, value in marks.items() if value is not None)
-        if server_timing:
-            headers.append((b"server-timing", server_timing.encode()))
-        return headers
 
 
-_STREAM_HEADERS = [
+_STREAM_HEADERS = (
     (b"cache-control", b"no-cache, no-transform"),
     # nginx: don't buffer. Incremental: the same wish as a standard (draft-ietf-httpbis-incremental).
     (b"x-accel-buffering", b"no"),
     (b"incremental", b"?1"),
     (b"vary", b"Accept"),
-]
+)

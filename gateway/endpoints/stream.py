@@ -96,19 +96,19 @@ METHODS = frozenset({"GET", "HEAD", "POST"})
 def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
     """Return what answers a request for a tool's stream."""
 
-    async def stream(request: Request, tool: str) -> Response:
+    def stream(request: Request, tool: str, body: bytes) -> Response:
         media_type = choose(request.headers.get("accept"), OFFERED)
         last_event_id = request.headers.get("last-event-id")
         if last_event_id:
             return responses.resumed(last_event_id, media_type)
-        call, policy = await reader.read(request, tool, streaming=True)
+        call, policy = reader.read(request, tool, body, streaming=True)
         if request.method == "HEAD":
             # Says what a GET would be, and runs nothing.
             reader.hub.check(call)
             return Response(media_type=media_type, headers={"Cache-Control": "no-cache, no-transform", "Vary": "Accept"})
         return responses.response(reader.hub.open(call, policy), media_type)
 
-    return stream
+    return Endpoint(stream, METHODS, reader.limits.body_bytes)
 
 
 def router(stream: Endpoint) -> APIRouter:

@@ -13,12 +13,12 @@ the event loop, so no cancellation can come in between and none can be swallowed
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.call import ToolCall
+from gateway import timers
+from gateway.call import NOTHING, ToolCall
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Outcome, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
@@ -29,8 +29,6 @@ from gateway.workers.dispatch import Ticket
 from gateway.workers.lease import Lease, LeaseRequest
 from gateway.workers.pool import Pool
 from gateway.workers.toolstream import ToolEnd
-
-_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +59,18 @@ class Run:
         self.worker_id: str | None = None
         self._limits = limits
         self._owner = owner
-        self._loop = asyncio.get_running_loop()
-        self._readers: list[Subscription] = []
+        self._timers = timers.running()
+        # A tuple: one who leaves while all are being woken must not make another one be passed over.
+        self._readers: tuple[Subscription, ...] = ()
         self._was_queued = False
         self._paused = False
         self._ticket: Ticket | None = None
         self._upstream: StreamCall | None = None
-        self._accepted_at = self._loop.time()
+        self._accepted_at = self._timers.time()
         self._leased_at: float | None = None
         self._first_chunk_at: float | None = None
         self._last_chunk_at: float | None = None
-        self._timer = self._loop.call_later(call.timeout_s, self._check_deadlines)
+        self._timer = self._timers.call_later(call.timeout_s, self._check_deadlines)
 
     @property
     def state(self) -> str:
@@ -109,7 +108,7 @@ class Run:
         cursor = 1 if after is None else min(after, self.log.next - 1) + 1
         started = Started(self.id, self.call.tool, self._details(), None if after is None else cursor)
         reader = Subscription(self, started, cursor, wake)
-        self._readers.append(reader)
+        self._readers += (reader,)
         if self._ticket is not None:
             reader.note(_queued(self._ticket.position, self._ticket.depth))
         return reader
@@ -126,7 +125,7 @@ class Run:
         """A worker is ours: start the call on it."""
         self._ticket = None
         self.worker_id = lease.worker_id
-        self._leased_at = self._loop.time()
+        self._leased_at = self._timers.time()
         remaining_s = max(self.call.timeout_s - (self._leased_at - self._accepted_at), 0.001)
         try:
             self._upstream = lease.execute(self.call, self.id, remaining_s, self)
@@ -157,7 +156,7 @@ class Run:
         """Number a batch, and make the worker wait where the slowest reader is too far behind."""
         if self.ended is not None:
             return
-        self._last_chunk_at = self._loop.time()
+        self._last_chunk_at = self._timers.time()
         if self._first_chunk_at is None:
             self._first_chunk_at = self._last_chunk_at
         self.log.append(payloads, size_bytes, attributes)
@@ -187,14 +186,14 @@ class Run:
         if self._paused and self._lag_bytes() <= self.policy.lag_bytes // 2 and self._upstream is not None:
             self._paused = False
             # The silence until now was ours, not the tool's.
-            self._last_chunk_at = self._loop.time()
+            self._last_chunk_at = self._timers.time()
             self._upstream.resume_reading()
         readers = self._readers
         self.log.discard(readers[0].cursor if len(readers) == 1 else min(reader.cursor for reader in readers))
 
     def reader_left(self, subscription: Subscription) -> None:
         """Apply the disconnect policy when the last one has gone."""
-        self._readers.remove(subscription)
+        self._readers = tuple(reader for reader in self._readers if reader is not subscription)
         if self._readers:
             self.reader_advanced()
             return
@@ -213,7 +212,7 @@ class Run:
 
         One timer a run: chunks only note when they came, they don't move it.
         """
-        now = self._loop.time()
+        now = self._timers.time()
         deadline = self._accepted_at + self.call.timeout_s
         if now >= deadline:
             waited_for = "a worker" if self._upstream is None else "the tool"
@@ -227,7 +226,7 @@ class Run:
                 self._expire(f"{idle_s:g} s passed without a chunk, the run's idle time-out")
                 return
             deadline = min(deadline, quiet_since + idle_s)
-        self._timer = self._loop.call_at(deadline, self._check_deadlines)
+        self._timer = self._timers.call_at(deadline, self._check_deadlines)
 
     def _expire(self, detail: str) -> None:
         self._end(Outcome.DEADLINE, GatewayError("worker-timeout", detail))
@@ -245,7 +244,7 @@ class Run:
         self._ticket = self._upstream = None
         # An ended run is known for a while; its arguments, which may be megabytes, are not needed for that.
         call = self.call
-        self.call = ToolCall(call.tool, _NOTHING, call.timeout_s, call.streaming, call.session_id, call.pool)
+        self.call = ToolCall(call.tool, NOTHING, call.timeout_s, call.streaming, call.session_id, call.pool)
         for reader in self._readers:
             reader.wake()
         self._owner.run_ended(self)
@@ -254,7 +253,7 @@ class Run:
         """Add what Snakepit adds to a final chunk, where the worker hasn't said it itself."""
         if self.worker_id is None or self._leased_at is None:
             return metadata
-        elapsed_ms = int((self._loop.time() - self._leased_at) * 1000)
+        elapsed_ms = int((self._timers.time() - self._leased_at) * 1000)
         return {"execution_time_ms": str(elapsed_ms), "tool_type": "remote", "worker_id": self.worker_id, **metadata}
 
     def timing(self) -> Timing:
@@ -262,7 +261,7 @@ class Run:
         return Timing(
             None if self._leased_at is None else self._since_accepted_ms(self._leased_at),
             None if self._first_chunk_at is None else self._since_accepted_ms(self._first_chunk_at),
-            self._since_accepted_ms(self._loop.time()),
+            self._since_accepted_ms(self._timers.time()),
         )
 
     def _since_accepted_ms(self, moment: float) -> int:

@@ -12,16 +12,15 @@ delivered but that `on_close` (CANCELLED). Sink methods are called from the even
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from gateway.call import NOTHING
 from gateway.errors import Code
 
 Metadata = Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class CallStatus:
+class CallStatus(NamedTuple):
     """How a call ended: `grpc-status`, the decoded `grpc-message`, and the other trailers.
 
     `connection_lost` is True where the status was made up here because the connection (or the dial) failed:
@@ -31,7 +30,7 @@ class CallStatus:
     code: Code
     message: str = ""
     details: bytes | None = None
-    trailers: Mapping[str, str] = field(default_factory=dict)
+    trailers: Mapping[str, str] = NOTHING
     connection_lost: bool = False
 
 

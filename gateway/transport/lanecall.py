@@ -16,6 +16,7 @@ import asyncio
 import logging
 from typing import Protocol
 
+from gateway import timers
 from gateway.errors import Code
 from gateway.transport.base import CallStatus, Metadata, StreamSink
 from gateway.transport.stream import Stream
@@ -49,11 +50,12 @@ class LaneCall(Stream):
         self._sink = sink
         self._over = False
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: timers.Timer | None = None
         self._deadline_at: float | None = None
         if timeout_s is not None:
-            self._deadline_at = self._loop.time() + timeout_s
-            self._timer = self._loop.call_later(timeout_s, self.end, CallStatus(Code.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+            clock = timers.running()
+            self._deadline_at = clock.time() + timeout_s
+            self._timer = clock.call_at(self._deadline_at, self._expire)
 
     # -- base.StreamCall -----------------------------------------------------------------------------------
 
@@ -102,6 +104,9 @@ class LaneCall(Stream):
                 self._sink.on_close(self._judged(self.status))
             except Exception:
                 logger.exception("a sink failed")
+
+    def _expire(self) -> None:
+        self.end(CallStatus(Code.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
     def _settle(self) -> None:
         self._over = True

@@ -8,8 +8,7 @@ that was never used is released by hand.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.call import Affinity, ToolCall
 from gateway.errors import GatewayError
@@ -18,8 +17,7 @@ from gateway.workers.toolstream import ToolSink, ToolStream
 from gateway.workers.worker import Worker
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRequest:
+class LeaseRequest(NamedTuple):
     """What a request needs of a worker.
 
     `session_id` None: any worker. `affinity` None: the pool's own. `tool` None: a worker with any tools; the

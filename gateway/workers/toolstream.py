@@ -13,18 +13,17 @@ carries more than data (final, metadata, an odd payload) is gone through chunk b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
 
-from gateway.call import ToolCall
+from gateway.call import NOTHING, ToolCall
 from gateway.codec.toolchunk import plain_payloads
-from gateway.codec.values import JSON_TYPE_URL, json_bytes, json_payload, result_json
+from gateway.codec.toolrequest import encode_request
+from gateway.codec.values import json_payload, result_json
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import ChunkAttributes
-from gateway.rpc.snakepit_bridge_pb2 import ExecuteToolRequest, ExecuteToolResponse, ToolChunk
+from gateway.rpc.snakepit_bridge_pb2 import ExecuteToolResponse, ToolChunk
 from gateway.rpc.worker_pb2 import ToolChunks
 from gateway.transport.base import CallStatus, Metadata, StreamCall
 from gateway.workers.failure import answer_error, status_error, was_told
@@ -35,11 +34,8 @@ EXECUTE_STREAMING_TOOL = "/snakepit.bridge.BridgeService/ExecuteStreamingTool"
 STREAM_TOOL = "/gateway.rpc.WorkerService/StreamTool"
 RUN_ID_HEADER = "x-gateway-run-id"
 
-_NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
-
-@dataclass(frozen=True, slots=True)
-class ToolEnd:
+class ToolEnd(NamedTuple):
     """How an execution ended.
 
     `metadata` and `final_chunk_id` are the last final chunk's, empty and None without one (`has_final`); of a
@@ -47,7 +43,7 @@ class ToolEnd:
     """
 
     error: GatewayError | None
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = NOTHING
     has_final: bool = False
     final_chunk_id: str | None = None
     cancelled: bool = False
@@ -64,27 +60,6 @@ class ToolSink(Protocol):
 
     def on_end(self, end: ToolEnd) -> None:
         """The execution is over; called exactly once, after the last chunk."""
-
-
-def encode_request(call: ToolCall, session_id: str) -> bytes:
-    """Return the ExecuteToolRequest for `call`, with every argument as JSON in an Any.
-
-    `binary_format:*` is left out of the metadata: it would make a Snakepit worker unpickle the argument.
-
-    Raises:
-        TypeError: an argument has no JSON form.
-    """
-    request = ExecuteToolRequest(session_id=session_id, tool_name=call.tool, stream=call.streaming)
-    for name, value in call.arguments.items():
-        parameter = request.parameters[name]  # filled in place: a third of the cost of maps handed to the constructor
-        parameter.type_url = JSON_TYPE_URL
-        parameter.value = json_bytes(value)
-    for key, text in call.metadata.items():
-        if not key.startswith("binary_format:"):
-            request.metadata[key] = text
-    for name, data in call.binary.items():
-        request.binary_parameters[name] = data
-    return request.SerializeToString()
 
 
 class ToolStream:
@@ -127,7 +102,7 @@ class ToolStream:
         self._cancelled = False
         self._failure: GatewayError | None = None
         self._has_final = False
-        self._final_metadata = _NO_METADATA
+        self._final_metadata = NOTHING
         self._final_chunk_id: str | None = None
         # A plain function: a bound method would tie a knot that only the garbage collector undoes.
         self._take = ToolStream._take_chunks
@@ -229,7 +204,7 @@ class ToolStream:
         check = not self._worker.trusts_json
         for chunk in chunks:
             data = chunk.data
-            metadata = dict(sent) if (sent := chunk.metadata) else _NO_METADATA
+            metadata = dict(sent) if (sent := chunk.metadata) else NOTHING
             self._seen += 1
             if chunk.is_final:
                 self._has_final, self._final_metadata, self._final_chunk_id = True, metadata, chunk.chunk_id or None

@@ -11,7 +11,8 @@ from collections import Counter
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from gateway.server import LinkedHttp, LinkedWebSocket
+from gateway.direct import DirectExchange
+from gateway.server import LinkedWebSocket
 from tests.conftest import Running, until
 from tests.endpoints.test_websocket import joined
 
@@ -20,7 +21,7 @@ COUNT = "/v1/tools/count/stream"
 
 @pytest.fixture
 def writes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts the writes past ASGI, and those through it."""
+    """Counts a direct answer's writes and ends, a WebSocket's writes past ASGI, and what uvicorn's own way sends."""
     counted: Counter[str] = Counter()
 
     def count(kind: type, name: str) -> None:
@@ -32,7 +33,8 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(kind, name, counting)
 
-    count(LinkedHttp, "write_part")
+    count(DirectExchange, "write")
+    count(DirectExchange, "finish")
     count(LinkedWebSocket, "write_messages")
     count(RequestResponseCycle, "send")
     return counted
@@ -48,11 +50,11 @@ async def test_a_thousand_chunks_that_arrive_together_are_one_write(running: Run
                 break
         writes.clear()
         call.send(*range(1, 1001))
-        assert writes == {"write_part": 1}
+        assert writes == {"write": 1}
         async for line in lines:
             if line == "data: 1000":
                 break
-        assert writes == {"write_part": 1}
+        assert writes == {"write": 1}
         call.end()
 
 
@@ -68,12 +70,12 @@ async def test_events_that_come_alone_wake_no_task(running: Running, writes: Cou
         for number in range(1, 11):
             # Written before control returns to the loop.
             call.send(number)
-            assert writes == {"write_part": number}
+            assert writes == {"write": number}
         call.end()
         async for line in lines:
             if line == "event: end":
                 break
-    assert writes == {"write_part": 10, "send": 1}
+    assert writes == {"write": 10, "finish": 1}
 
 
 async def test_hundreds_of_chunks_are_one_write_on_a_websocket(running: Running, writes: Counter[str]) -> None:
@@ -90,7 +92,7 @@ async def test_hundreds_of_chunks_are_one_write_on_a_websocket(running: Running,
         assert writes == {"write_messages": 1}
 
 
-async def test_a_stream_costs_its_requests_task_and_no_other(running: Running) -> None:
+async def test_a_stream_costs_no_task(running: Running) -> None:
     before = len(asyncio.all_tasks())
     async with running.client.stream("GET", COUNT) as response:
         call = await running.pool.next_call()
@@ -98,6 +100,6 @@ async def test_a_stream_costs_its_requests_task_and_no_other(running: Running) -
         async for line in response.aiter_lines():
             if line == "data: 0":
                 break
-        assert len(asyncio.all_tasks()) == before + 1
+        assert len(asyncio.all_tasks()) == before
         call.end()
     await until(lambda: len(asyncio.all_tasks()) <= before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -100,23 +99,7 @@ RUN_ID = "r_01K3ZQ4M5N6P7Q8R9S0T1V2W3X"
 @pytest.fixture
 async def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     clock = Clock()
-    loop = asyncio.get_running_loop()
-
-    class Loop:
-        time = staticmethod(clock.time)
-        call_at = staticmethod(clock.call_at)
-        call_later = staticmethod(clock.call_later)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(loop, name)
-
-    class Asyncio:
-        get_running_loop = staticmethod(Loop)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(asyncio, name)
-
-    monkeypatch.setattr("gateway.runs.run.asyncio", Asyncio())
+    monkeypatch.setattr("gateway.runs.run.timers.running", lambda: clock)
     return clock
 
 

@@ -1,0 +1,192 @@
+"""A request that our server answers without ASGI: an Exchange (endpoints/exchange.py) on uvicorn's HTTP/1.1 connection.
+
+Made by server.py's protocol for what ExpressApp.find knows. ASGI's scope, cycle and task, and an await for each part
+that is sent, cost more than the rest of a short stream. A response that isn't a StreamedResponse is handed to
+uvicorn as any other: only streams are worth a way of their own. Standard: RFC 9112 (§7.1 for the chunked coding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.endpoints.exchange import Headers
+from gateway.endpoints.express import Endpoint, ExpressApp
+from gateway.endpoints.problem import problem_response
+from gateway.endpoints.requests import body_too_large, is_declared_larger
+from gateway.endpoints.response import RunStream
+
+if TYPE_CHECKING:
+    from gateway.server import LinkedHttp
+
+# From this size on, three buffers in one system call are cheaper than one copy.
+JOIN_LIMIT_BYTES = 16 * 1024
+
+_STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
+_CHUNKED = b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n"
+
+
+class _NoEvent:
+    """Stands in for the event by which uvicorn wakes a request's task: there is none."""
+
+    def set(self) -> None:
+        pass
+
+
+class DirectExchange:
+    """One request, from its headers to the end of its response. Also what uvicorn's protocol looks at of its own cycle."""
+
+    # What uvicorn's protocol reads and writes of a RequestResponseCycle.
+    message_event = _NoEvent()
+
+    __slots__ = (
+        "_app",
+        "_body",
+        "_endpoint",
+        "_head",
+        "_protocol",
+        "_room_bytes",
+        "_scope",
+        "_tool",
+        "_transport",
+        "disconnected",
+        "keep_alive",
+        "more_body",
+        "on_lost",
+        "on_writable",
+        "response_complete",
+    )
+
+    def __init__(self, protocol: LinkedHttp, app: ExpressApp, endpoint: Endpoint, tool: str) -> None:
+        self.on_lost: Callable[[], None] = _nothing
+        self.on_writable: Callable[[], None] = _nothing
+        self.keep_alive: bool = protocol.parser.should_keep_alive()
+        self.response_complete = False
+        self.disconnected = False
+        self.more_body = True
+        # The beginning of the response, while it is held back.
+        self._head = b""
+        self._protocol = protocol
+        self._transport = protocol.transport
+        self._app = app
+        self._endpoint = endpoint
+        self._tool = tool
+        self._scope: Any = protocol.scope
+        # The body's parts, and how much more may come; nothing is kept of a GET's.
+        self._body: list[bytes] = []
+        self._room_bytes = endpoint.body_limit_bytes
+
+    @classmethod
+    def of(cls, protocol: LinkedHttp) -> DirectExchange | None:
+        """Return the exchange for the request whose headers have come; None where it goes uvicorn's way."""
+        app: Any = protocol.app
+        parser = protocol.parser
+        if not isinstance(app, ExpressApp) or protocol.expect_100_continue or parser.get_http_version() != "1.1" or parser.should_upgrade():
+            return None
+        raw_path, _, query = protocol.url.partition(b"?")
+        if b"%" in raw_path or b"#" in query or not raw_path.isascii():
+            return None
+        method, path = parser.get_method().decode("ascii"), raw_path.decode("ascii")
+        found = app.find(method, path)
+        if found is None:
+            return None
+        scope: Any = protocol.scope
+        scope["method"] = method
+        scope["path"] = path
+        scope["raw_path"] = raw_path
+        scope["query_string"] = query
+        return cls(protocol, app, *found)
+
+    # The request, from the protocol.
+
+    def take_body(self, part: bytes) -> None:
+        """Take a part of the body; one that is too large is answered at once, and the rest is uvicorn's to skip."""
+        if self._scope["method"] != "POST":
+            return
+        self._room_bytes -= len(part)
+        # Most bodies come in one part: only for a second one is it worth a look at what was declared.
+        if self._room_bytes < 0 or (len(self._body) == 1 and self._is_declared_too_large()):
+            self._body.clear()
+            error = body_too_large(self._endpoint.body_limit_bytes)
+            self._answer(problem_response(error, instance=self._scope["path"]), more_body=True)
+        else:
+            self._body.append(part)
+
+    def _is_declared_too_large(self) -> bool:
+        declared = next((value for name, value in self._scope["headers"] if name == b"content-length"), b"")
+        return is_declared_larger(declared.decode("latin-1"), self._endpoint.body_limit_bytes)
+
+    def start(self) -> None:
+        """Answer the request, which is complete."""
+        self.more_body = False
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        response = self._app.respond(self._endpoint, Request(self._scope), self._tool, body)
+        if isinstance(response, RunStream):
+            response.answer(self)
+        else:
+            self._answer(response, more_body=False)
+
+    def lost(self) -> None:
+        """The connection was lost."""
+        self._protocol.direct = None
+        self.on_lost()
+
+    # The response: Exchange.
+
+    @property
+    def writable(self) -> bool:
+        return not self._protocol.flow.write_paused
+
+    def begin(self, headers: Headers, body: bytes) -> None:
+        lines = [b"%b: %b\r\n" % header for header in (*self._protocol.server_state.default_headers, *headers)]
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        # Held until the end of this turn of the loop: a short stream's end leaves with its beginning.
+        self._head = b"".join((_STATUS_LINE, *lines, _CHUNKED % (len(body), body)))
+        self._protocol.loop.call_soon(self._flush)
+
+    def write(self, body: bytes) -> None:
+        if self._head:
+            self._flush()
+        if len(body) < JOIN_LIMIT_BYTES:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        else:
+            self._transport.writelines((b"%x\r\n" % len(body), body, b"\r\n"))
+
+    def finish(self, body: bytes) -> None:
+        head, self._head = self._head, b""
+        self._transport.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body) if body else head + b"0\r\n\r\n")
+        self._end()
+        if not self.keep_alive:
+            self._transport.close()
+        self._protocol.on_response_complete()
+
+    def hand_over(self, response: Response) -> None:
+        self._answer(response, more_body=False)
+
+    def abort(self) -> None:
+        self._head = b""
+        self._end()
+        self._transport.abort()
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self._transport.write(head)
+
+    def _answer(self, response: Response, *, more_body: bool) -> None:
+        self._end()
+        self._protocol.answer_with(response, self._scope, more_body=more_body)
+
+    def _end(self) -> None:
+        """Nothing more is heard or said on this exchange."""
+        self.response_complete = True
+        self._protocol.direct = None
+
+
+def _nothing() -> None:
+    """Stand in for a callback that nobody has set."""
