@@ -7,11 +7,12 @@ uvicorn as any other: only streams are worth a way of their own. Standard: RFC 9
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from gateway.endpoints.exchange import Headers
 from gateway.endpoints.express import Endpoint, ExpressApp
@@ -34,6 +35,18 @@ class _NoEvent:
 
     def set(self) -> None:
         pass
+
+
+class DirectRequest(Request):
+    """A request whose headers are looked up in a dict, by their lower-case names; of a repeated one the first counts."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope)
+        self._fields: Mapping[str, str] = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+    @property
+    def headers(self) -> Any:
+        return self._fields
 
 
 class DirectExchange:
@@ -124,7 +137,7 @@ class DirectExchange:
         self.more_body = False
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
-        response = self._app.respond(self._endpoint, Request(self._scope), self._tool, body)
+        response = self._app.respond(self._endpoint, DirectRequest(self._scope), self._tool, body)
         if isinstance(response, RunStream):
             response.answer(self)
         else:

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
+from gateway import timers
 from gateway.codec.websocket import text_frames
 from gateway.direct import DirectExchange
 from gateway.endpoints.connection import LINK_EXTENSION
@@ -75,6 +76,19 @@ class LinkedHttp(HttpToolsProtocol):
             self.cycle = cycle
         else:
             super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Do what the base does; its keep-alive time-out is made for every response, and nearly never needed."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            timer: Any = timers.running().call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self.timeout_keep_alive_task = timer
 
     def on_body(self, body: bytes) -> None:
         if self.direct is not None and self.cycle is self.direct:  # type: ignore[comparison-overlap]

@@ -8,6 +8,7 @@ comes, or when half of the heap is cancelled, so it holds at most twice what is 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
@@ -35,6 +36,7 @@ class Timers:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.thread = threading.get_ident()
         self.time = loop.time
         # (when, a number that keeps the order of equal times, timer)
         self._heap: list[tuple[float, int, Timer]] = []
@@ -102,9 +104,11 @@ _latest: Timers | None = None
 
 
 def running() -> Timers:
-    """Return the timers of the running event loop, the same ones for as long as it is the only loop that asks."""
+    """Return the timers of the running event loop, the same ones for as long as it is the only loop that asks.
+
+    asyncio.get_running_loop makes a system call each time (it guards against forks); a thread has one running loop.
+    """
     global _latest
-    loop = asyncio.get_running_loop()
-    if _latest is None or _latest.loop is not loop:
-        _latest = Timers(loop)
+    if _latest is None or not _latest.loop.is_running() or _latest.thread != threading.get_ident():
+        _latest = Timers(asyncio.get_running_loop())
     return _latest

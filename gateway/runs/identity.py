@@ -11,6 +11,7 @@ import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
+_SHIFTS = range(120, -1, -10)
 _EVENT_ID = re.compile(r"(r_[0-9A-HJKMNP-TV-Z]{26})\.(end|[0-9]{1,15})")
 
 
@@ -34,8 +35,7 @@ _randomness = _Randomness()
 def new_run_id() -> str:
     """Return a fresh id of 28 characters."""
     number = (time.time_ns() // 1_000_000) << 80 | _randomness.take()
-    pairs = [_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)]
-    return "r_" + "".join(pairs)
+    return "r_" + "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 def parse_event_id(text: str) -> tuple[str, int | None] | None:

@@ -12,7 +12,6 @@ first wins: the peer's status, the deadline's timer, or `cancel`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Protocol
 
@@ -37,7 +36,7 @@ class Carrier(Protocol):
 class LaneCall(Stream):
     """base.StreamCall; also the stream that the connection keeps for it, so nothing is looked up on delivery."""
 
-    __slots__ = ("_deadline_at", "_loop", "_over", "_request", "_sink", "_timer", "carrier", "metadata", "method")
+    __slots__ = ("_deadline_at", "_over", "_request", "_sink", "_timer", "_timers", "carrier", "metadata", "method")
 
     def __init__(
         self, carrier: Carrier, method: str, request: bytes, sink: StreamSink, timeout_s: float | None, metadata: Metadata
@@ -49,11 +48,10 @@ class LaneCall(Stream):
         self._request = request
         self._sink = sink
         self._over = False
-        self._loop = asyncio.get_running_loop()
+        self._timers = clock = timers.running()
         self._timer: timers.Timer | None = None
         self._deadline_at: float | None = None
         if timeout_s is not None:
-            clock = timers.running()
             self._deadline_at = clock.time() + timeout_s
             self._timer = clock.call_at(self._deadline_at, self._expire)
 
@@ -80,14 +78,14 @@ class LaneCall(Stream):
 
     def remaining_s(self) -> float | None:
         """Return the seconds left; None for a call without a deadline."""
-        return None if self._deadline_at is None else max(0.0, self._deadline_at - self._loop.time())
+        return None if self._deadline_at is None else max(0.0, self._deadline_at - self._timers.time())
 
     def end(self, status: CallStatus) -> None:
         """End the call from this side; its sink hears in the loop's next turn. Does nothing when it is over."""
         if not self._over:
             self._settle()
             self.carrier.drop(self)
-            self._loop.call_soon(self._sink.on_close, status)
+            self._timers.loop.call_soon(self._sink.on_close, status)
 
     def deliver(self) -> None:
         """Pass on what has arrived. Never raises: a sink that does loses its call, not the connection."""
