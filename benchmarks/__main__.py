@@ -30,7 +30,9 @@ from benchmarks.record import RESULTS, Measurement, Record
 from benchmarks.targets import Gateway, Stand, Target
 from benchmarks.upstream.handle import upstream
 
-PEERS: dict[str, Target] = {"envoy": Envoy(), "naive": Naive()}
+# What `make compiled` makes: the same sources as machine code, as our wheels have them.
+COMPILED = Path(sys.prefix) / "compiled"
+PEERS: dict[str, Target] = {"interpreted": Gateway(name="interpreted"), "envoy": Envoy(), "naive": Naive()}
 CASE_TIMEOUT_S = 120.0
 
 
@@ -46,12 +48,15 @@ def main() -> int:
     # On stderr, so that `--markdown > file` holds the table alone.
     console = Console(stderr=True)
     transport = options.transport or os.environ.get("GATEWAY_TRANSPORT")
-    ours = Gateway(transport=transport)
+    ours = Gateway(transport=transport, packages=COMPILED if options.build == "compiled" else None)
+    if reason := ours.missing():
+        print(f"benchmarks: {COMPILED.name}: {reason}", file=sys.stderr)
+        return 2
     absent = {peer.name: reason for peer in peers if (reason := peer.missing()) is not None}
     for name, reason in absent.items():
         console.print(f"{name} is left out: {reason}")
     targets: list[Target] = [ours, *(peer for peer in peers if peer.name not in absent)]
-    record = Record([target.name for target in targets], options.repeats, transport or "default", absent=absent)
+    record = Record([target.name for target in targets], options.repeats, transport or "default", options.build, absent=absent)
     cores = Cores.of_machine()
     os.sched_setaffinity(0, {cores.load})
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
@@ -109,7 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", default="all", help="comma-separated: one, many, big, paced, short, idle, cancel, stall, ws, tool; all")
     parser.add_argument("--repeats", type=int, default=3, help="how often each case is run; the table shows medians")
-    parser.add_argument("--peers", default="envoy,naive", help="comma-separated: envoy, naive; none")
+    parser.add_argument("--peers", default="envoy,naive", help="comma-separated: interpreted, envoy, naive; none")
+    parser.add_argument("--build", choices=("interpreted", "compiled"), default="interpreted", help="which gateway is measured")
     parser.add_argument("--transport", choices=("lane", "grpcio"), help="how the gateway reaches its workers; its default otherwise")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--publish", action="store_true", help="make this the run that the README refers to: results/latest.*")

@@ -34,7 +34,9 @@ class Cores:
 class Process:
     """One child in a session of its own, on one core."""
 
-    def __init__(self, command: Sequence[str], *, core: int, env: Mapping[str, str] | None = None, log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], *, core: int, env: Mapping[str, str] | None = None, log: Path, folder: Path | None = None
+    ) -> None:
         before = os.sched_getaffinity(0)
         # A child inherits the affinity of the thread that starts it.
         os.sched_setaffinity(0, {core})
@@ -42,6 +44,7 @@ class Process:
             with log.open("ab") as output:
                 self._popen = subprocess.Popen(
                     command,
+                    cwd=folder,
                     env={**os.environ, **(env or {})},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -81,9 +84,11 @@ class Process:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], *, core: int, env: Mapping[str, str] | None = None, log: Path) -> Iterator[Process]:
-    """Run a process for the time of the block. What it prints on stderr goes to the file `log`."""
-    process = Process(command, core=core, env=env, log=log)
+def running(
+    command: Sequence[str], *, core: int, env: Mapping[str, str] | None = None, log: Path, folder: Path | None = None
+) -> Iterator[Process]:
+    """Run a process for the time of the block, in `folder`. What it prints on stderr goes to the file `log`."""
+    process = Process(command, core=core, env=env, log=log, folder=folder)
     try:
         yield process
     finally:

@@ -50,6 +50,7 @@ class Record:
     targets: list[str]
     repeats: int
     transport: str
+    build: str = "interpreted"
     measurements: list[Measurement] = field(default_factory=list)
     ceilings: Ceilings | None = None
     # Peers that could not be measured, and why.
@@ -82,6 +83,7 @@ class Record:
             "absent": self.absent,
             "repeats": self.repeats,
             "transport": self.transport,
+            "build": self.build,
             "ceilings": ceilings,
             "medians": medians,
             "measurements": [asdict(measured) for measured in self.measurements],

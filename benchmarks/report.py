@@ -41,7 +41,7 @@ def notes(record: Record) -> Iterator[str]:
     on = machine()
     yield (
         f"{record.began:%Y-%m-%d}, {on['cpu']}, {on['cores']} cores, {on['kernel']}, Python {on['python']}; "
-        f"transport {record.transport}, medians of {record.repeats}. × is how many times better the gateway is."
+        f"{record.build}, transport {record.transport}, medians of {record.repeats}. × is how many times better the gateway is."
     )
     if record.ceilings is not None:
         found = record.ceilings

@@ -106,10 +106,14 @@ def wait_ready(process: Process, port: int, path: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The gateway. `transport` is how it reaches its workers; None: its default. `accept` chooses SSE or JSON lines."""
+    """The gateway. `transport` is how it reaches its workers; None: its default. `accept` chooses SSE or JSON lines.
+
+    `packages` is a folder with another build of it; None: the sources, interpreted.
+    """
 
     name: str = "gateway"
     transport: str | None = None
+    packages: Path | None = None
     accept: str = "text/event-stream"
     mark: bytes = b"\n\n"
     # `start` and `end`.
@@ -118,7 +122,7 @@ class Gateway:
     scale: float = 1.0
 
     def missing(self) -> str | None:
-        return None
+        return None if self.packages is None or self.packages.is_dir() else "it was not built (make compiled)"
 
     def request(self, plan: Plan) -> bytes:
         return post(f"/v1/tools/{TOOL}/stream", plan.arguments(), self.accept)
@@ -137,6 +141,9 @@ class Gateway:
         port = free_port()
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), "--port", str(port)]
         env = {"GATEWAY_TRANSPORT": self.transport} if self.transport else {}
-        with running(command, core=stand.core, env=env, log=stand.folder / "gateway.log") as process:
+        if self.packages is not None:
+            env["PYTHONPATH"] = str(self.packages)
+        # Not in the sources' folder, where `-m` would find them first.
+        with running(command, core=stand.core, env=env, log=stand.folder / "gateway.log", folder=stand.folder) as process:
             wait_ready(process, port, "/readyz")
             yield Served(process, port)
