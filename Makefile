@@ -10,6 +10,8 @@ run: $(STAMP)
 	$(BIN)/gateway serve
 
 test: $(STAMP) packages
+	@if command -v $${CC:-cc} >/dev/null; then $(MAKE) --no-print-directory compiled; \
+	else echo "there is no C compiler: the tests of the compiled build will be skipped"; fi
 	$(BIN)/pytest
 
 lint: $(STAMP)

@@ -145,6 +145,7 @@ class DirectExchange:
 
     def lost(self) -> None:
         """The connection was lost."""
+        self._head = b""
         self._protocol.direct = None
         self.on_lost()
 

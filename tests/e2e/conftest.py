@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.harness import DEMO_ADAPTER, JOURNAL_ADAPTER, Served, served
+
+COMPILED = Path(sys.prefix) / "compiled"
 
 _tags = itertools.count(1)
 
@@ -33,10 +36,13 @@ size = 2
 """
 
 
-@pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A gateway with the journal's tools (many at once in a worker) and the demo tools (one at once)."""
-    with served(tmp_path_factory.mktemp("gateway"), settings=SETTINGS) as gateway:
+@pytest.fixture(scope="session", params=["interpreted", "compiled"])
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A gateway with the journal's tools (many at once in a worker) and the demo tools (one at once), from either build."""
+    packages = COMPILED if request.param == "compiled" else None
+    if packages is not None and not packages.is_dir():
+        pytest.skip("the compiled build is not there: make compiled (needs a C compiler)")
+    with served(tmp_path_factory.mktemp("gateway"), settings=SETTINGS, packages=packages) as gateway:
         yield gateway
 
 

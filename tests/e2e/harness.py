@@ -39,7 +39,9 @@ ALARMS = ("Traceback", "never retrieved", "never awaited", "was destroyed but it
 class Served:
     """One running `gateway serve`. `start` returns when it answers; `stop` fails when it leaves anything behind."""
 
-    def __init__(self, directory: Path, arguments: tuple[str, ...], settings: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, arguments: tuple[str, ...], settings: str, environment: Mapping[str, str], packages: Path | None = None
+    ) -> None:
         self.directory = directory
         self.log = directory / "log"
         self._arguments = arguments
@@ -48,13 +50,19 @@ class Served:
             self._arguments += ("--config", str(directory / "gateway.toml"))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         self._environment = inherited | {"E2E_DIRECTORY": str(directory)} | dict(environment)
+        # Not in the sources' folder, where `-m` would find them first.
+        self._folder = ROOT if packages is None else directory
+        if packages is not None:
+            self._environment["PYTHONPATH"] = str(packages)
         self.port = 0
         self.grpc_port = 0
 
     def start(self, *, ready: bool = True) -> Served:
         command = [sys.executable, "-m", "gateway", "serve", "--port", "0", "--grpc-address", "127.0.0.1:0", *self._arguments]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                command, cwd=self._folder, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         try:
             wait_for(self._listens, "its listeners")
             self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
@@ -262,10 +270,18 @@ def threads(pid: int) -> int:
 
 @contextlib.contextmanager
 def served(
-    directory: Path, *arguments: str, settings: str = "", environment: Mapping[str, str] | None = None, ready: bool = True
+    directory: Path,
+    *arguments: str,
+    settings: str = "",
+    environment: Mapping[str, str] | None = None,
+    ready: bool = True,
+    packages: Path | None = None,
 ) -> Iterator[Served]:
-    """A gateway for the time of a block; it has to stop well, unless the block has failed."""
-    gateway = Served(directory, arguments, settings, environment or {}).start(ready=ready)
+    """A gateway for the time of a block; it has to stop well, unless the block has failed.
+
+    `packages` is a folder with another build of it; None: the sources.
+    """
+    gateway = Served(directory, arguments, settings, environment or {}, packages).start(ready=ready)
     try:
         yield gateway
         if gateway.process.poll() is None:
