@@ -158,7 +158,7 @@ class Connection:
         if self._writing_since is not None:
             due = self._writing_since + self._write_timeout_s
             if now >= due:
-                self._cut()
+                self.cut()
                 return
         else:
             due = self._written_at + self._heartbeat_s
@@ -167,7 +167,8 @@ class Connection:
                 due = now + self._heartbeat_s
         self._timer = self._loop.call_at(min(due, now + self._write_timeout_s), self._tick)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """Close the connection at once, dropping what was not sent; to the answer it is as if the client had left."""
         self._leave()
         if self._link is not None:
             # The blocked send returns as soon as the connection is lost.

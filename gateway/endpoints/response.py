@@ -28,6 +28,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.endpoints.connection import Connection
 from gateway.endpoints.problem import problem_response
 from gateway.events import Chunks, Ended, Event
+from gateway.runs.policy import READ_ALL, ReaderOptions
 from gateway.runs.run import Run
 
 # The drain is the app's: on import sse-starlette has put itself in front of uvicorn's signal handler.
@@ -58,11 +59,11 @@ class StreamTiming:
 class RunStream(EventSourceResponse):
     """One reader of a run as a streamed HTTP response.
 
-    `after` is the number of the last chunk that the client has, None for a first connection. The reader is
-    subscribed here and leaves, whatever happens, when `__call__` is done.
+    The reader is subscribed here and leaves, whatever happens, when `__call__` is done; where its overflow policy cuts it, the
+    connection is closed at once, without an end.
     """
 
-    def __init__(self, run: Run, encoder: Encoder, timing: StreamTiming, *, after: int | None = None, debug: bool = False) -> None:
+    def __init__(self, run: Run, encoder: Encoder, timing: StreamTiming, *, options: ReaderOptions = READ_ALL, debug: bool = False) -> None:
         # Not the base's __init__: it wraps an iterator, makes a lock and headers that this __call__ has no use for,
         # 40 µs in all. What Starlette and FastAPI look at is here.
         self.status_code = 200
@@ -71,14 +72,14 @@ class RunStream(EventSourceResponse):
         self._run = run
         self._encoder = encoder
         self._timing = timing
-        self._resumed = after is not None
+        self._resumed = options.after is not None
         self._debug = debug
         self._connection: Connection | None = None
         # The response's task waits in `_stream`, so that a wake may write; and what it could not write.
         self._parked = False
         self._unsent = b""
         self._is_complete = False
-        self._reader = run.subscribe(self._wake, after=after)
+        self._reader = run.subscribe(self._wake, options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         timing, reader = self._timing, self._reader
@@ -108,6 +109,8 @@ class RunStream(EventSourceResponse):
         connection = self._connection
         if connection is None:
             return
+        if self._reader.cut:
+            connection.cut()
         while self._parked:
             event = self._reader.take()
             if event is None:
