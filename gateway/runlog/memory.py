@@ -94,7 +94,7 @@ class MemoryLog:
         self._ends.append(self.total_bytes)
         budget.size_bytes += size_bytes
         if self.size_bytes > self._limit_bytes or self.next - self.first > self._limit_chunks:
-            self._trim()
+            self.trim()
         if budget.size_bytes > budget.threshold_bytes:
             budget.reclaim()
         return batch
@@ -145,6 +145,13 @@ class MemoryLog:
             pass
         return before - self.size_bytes
 
+    def trim(self) -> None:
+        """Forget what is above the ring's bounds and needed by no place; to be called when a place has gone."""
+        keep_from = self._needed_from()
+        while (self.size_bytes > self._limit_bytes or self.next - self.first > self._limit_chunks) and len(self._batches) - self._head > 1:
+            if not self._forget_oldest(keep_from):
+                return
+
     def end(self) -> None:
         """Say that nothing more comes: the budget takes from those that have ended first."""
         self._budget.ended(self)
@@ -160,12 +167,6 @@ class MemoryLog:
 
     def _needed_from(self) -> int:
         return min([place.cursor for place in self.places], default=self.next)
-
-    def _trim(self) -> None:
-        keep_from = self._needed_from()
-        while (self.size_bytes > self._limit_bytes or self.next - self.first > self._limit_chunks) and len(self._batches) - self._head > 1:
-            if not self._forget_oldest(keep_from):
-                return
 
     def _forget_oldest(self, keep_from: int) -> bool:
         """Forget the oldest batch; False where a chunk of it is needed."""

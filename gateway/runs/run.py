@@ -284,6 +284,8 @@ class Run:
             self._subscribers -= 1
             if self.ended is None and not self._subscribers and not self._remote:
                 self._left_alone(subscription.cursor)
+        # At once: else one who came now would pin what this one did, and the next one more than that.
+        self.log.trim()
         self.reader_advanced()
 
     def _left_alone(self, cursor: int) -> None:
@@ -303,6 +305,7 @@ class Run:
             self._grace.cancel()
             self.log.places.remove(self._kept)
             self._grace = self._kept = None
+            self.log.trim()
             self.reader_advanced()
 
     def _check_deadlines(self) -> None:

@@ -116,7 +116,8 @@ async def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
         def __getattr__(self, name: str) -> Any:
             return getattr(asyncio, name)
 
-    monkeypatch.setattr("gateway.runs.run.asyncio", Asyncio())
+    for module in ("run", "registry"):
+        monkeypatch.setattr(f"gateway.runs.{module}.asyncio", Asyncio())
     return clock
 
 
