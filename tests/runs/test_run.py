@@ -320,6 +320,60 @@ def test_idle_deadline_stands_still_while_a_slow_reader_pauses_the_worker(start:
     assert run.state == "deadline"
 
 
+def test_queue_deadline_ends_who_waits_for_a_worker_and_not_who_has_one(start: StartRun, pool: FakePool, clock: Clock) -> None:
+    pool.busy = True
+    waits, served = start(queue_s=5.0), start(queue_s=5.0)
+    pool.tickets[1].grant()
+    clock.advance(5.0)
+    error = end_of(waits).error
+    assert (waits.state, served.state, pool.tickets[0].cancelled.is_set()) == ("deadline", "running", True)
+    assert error is not None
+    assert (error.problem, error.retry_after_s, error.extra) == ("queue-timeout", 1, {"deadline": "queue"})
+    assert "no worker became free in 5 s" in error.detail
+
+
+def test_first_chunk_deadline_counts_from_the_worker_and_ends_with_the_first_chunk(start: StartRun, pool: FakePool, clock: Clock) -> None:
+    pool.busy = True
+    silent, speaks = start(first_chunk_s=2.0), start(first_chunk_s=2.0)
+    clock.advance(10)
+    for ticket in pool.tickets:
+        ticket.grant()
+    clock.advance(1.9)
+    pool.calls[1].send(1)
+    clock.advance(0.1)
+    error = end_of(silent).error
+    assert error is not None
+    assert (silent.state, speaks.state, error.problem, error.extra) == (
+        "deadline",
+        "running",
+        "worker-timeout",
+        {"deadline": "first_chunk"},
+    )
+    clock.advance(30)
+    assert speaks.state == "running"
+
+
+def test_a_first_chunk_deadline_stands_in_for_the_idle_one_until_there_is_a_chunk(start: StartRun, pool: FakePool, clock: Clock) -> None:
+    run = start(first_chunk_s=10.0, idle_s=1.0)
+    clock.advance(9.9)
+    pool.calls[0].send(1)
+    clock.advance(0.9)
+    assert run.state == "running"
+    clock.advance(0.1)
+    error = end_of(run).error
+    assert error is not None
+    assert error.extra == {"deadline": "idle"}
+
+
+def test_the_whole_budget_goes_before_a_longer_deadline(start: StartRun, pool: FakePool, clock: Clock) -> None:
+    pool.busy = True
+    run = start(timeout_s=3.0, queue_s=5.0, first_chunk_s=5.0)
+    clock.advance(3.0)
+    error = end_of(run).error
+    assert error is not None
+    assert (run.state, error.extra) == ("deadline", {"deadline": "total"})
+
+
 def test_total_deadline_holds_while_paused(start: StartRun, pool: FakePool, clock: Clock) -> None:
     run = start(timeout_s=5.0, idle_s=2.0)
     Reader(run, lag_bytes=100)
