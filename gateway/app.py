@@ -59,7 +59,7 @@ class Gateway:
             kept_runs=runlog.kept_runs_limit,
             ttl_s=runlog.ttl_s,
             log_bytes=runlog.limit_bytes,
-            run=RunLimits(log_bytes=runlog.run_limit_bytes, log_chunks=runlog.run_limit_chunks, heartbeat_s=server.heartbeat_s),
+            run=RunLimits(runlog.run_limit_bytes, runlog.plain_run_limit_bytes, runlog.run_limit_chunks, server.heartbeat_s),
         )
         self.hub = Hub(self.catalog, self.pools, limits)
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)

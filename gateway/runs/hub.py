@@ -79,7 +79,7 @@ class Hub:
         if self.open_runs >= self.limits.open_runs:
             detail = f"{self.open_runs} runs are open, the limit is {self.limits.open_runs}"
             raise GatewayError("too-many-streams", detail, retry_after_s=1)
-        run = Run(new_run_id(), call, policy or RunPolicy(), self.limits.run, self, self.budget)
+        run = Run(new_run_id(), call, policy or RunPolicy(), self.limits.run, self, self.budget, is_claimed=claim is not None)
         self._runs.add(run)
         self._idle.clear()
         try:

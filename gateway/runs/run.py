@@ -42,9 +42,14 @@ Shared = TypeVar("Shared")
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """The bounds that the settings put on every run."""
+    """The bounds that the settings put on every run.
+
+    `log_bytes` and `log_chunks` bound its log; `plain_log_bytes` does where it ends with its last subscriber and nobody has a
+    key to it: then a reader that comes back is an exception, and what it is too late for is a gap.
+    """
 
     log_bytes: int = 4 * 1024 * 1024
+    plain_log_bytes: int = 512 * 1024
     log_chunks: int = 100_000
     heartbeat_s: float = 10.0
 
@@ -69,13 +74,23 @@ class Run:
     """One execution. See the module's table for its states."""
 
     def __init__(
-        self, run_id: str, call: ToolCall, policy: RunPolicy, limits: RunLimits, owner: RunOwner, budget: MemoryBudget | None = None
+        self,
+        run_id: str,
+        call: ToolCall,
+        policy: RunPolicy,
+        limits: RunLimits,
+        owner: RunOwner,
+        budget: MemoryBudget | None = None,
+        *,
+        is_claimed: bool = False,
     ) -> None:
-        """`budget` is what all runs' logs share; None: one of its own."""
+        """`budget` is what all runs' logs share; None: one of its own. `is_claimed`: somebody has an idempotency key to the run."""
         self.id = run_id
         self.call = call
         self.policy = policy
-        self.log = MemoryLog(limit_bytes=limits.log_bytes, limit_chunks=limits.log_chunks, budget=budget)
+        is_plain = policy.on_disconnect.kind is Leaving.CANCEL and not is_claimed
+        log_bytes = min(limits.plain_log_bytes, limits.log_bytes) if is_plain else limits.log_bytes
+        self.log = MemoryLog(limit_bytes=log_bytes, limit_chunks=limits.log_chunks, budget=budget)
         self.ended: Ended | None = None
         self.pool: str | None = None
         self.worker_id: str | None = None

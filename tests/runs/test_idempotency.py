@@ -10,6 +10,7 @@ from gateway.call import ToolCall
 from gateway.errors import GatewayError
 from gateway.runs.idempotency import Claim, claim
 from gateway.runs.policy import Cause
+from gateway.runs.run import RunLimits
 from tests.conftest import FakePool
 from tests.runs.test_hub import call, hub_of
 
@@ -88,6 +89,16 @@ async def test_a_request_that_was_refused_leaves_its_key_free() -> None:
         hub.open(call(), claim=claimed())
     pool.refusal = None
     assert hub.open(ToolCall("opaque", {}, 60.0), claim=claimed(tool="opaque")).call.tool == "opaque"
+
+
+async def test_a_run_with_a_key_keeps_its_chunks_for_those_who_ask_again() -> None:
+    pool = FakePool()
+    hub = hub_of(pool, run=RunLimits(log_bytes=10_000, plain_log_bytes=2_000))
+    plain, keyed = hub.open(call()), hub.open(call(), claim=claimed())
+    for worker in pool.calls:
+        for _ in range(5):
+            worker.send("x" * 800)
+    assert (plain.log.next - plain.log.first, keyed.log.next - keyed.log.first) == (1, 5)
 
 
 async def test_a_known_run_can_be_joined_while_the_gateway_drains() -> None:

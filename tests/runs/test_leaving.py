@@ -222,3 +222,11 @@ def test_a_subscriber_elsewhere_ends_the_grace(start: StartRun, pool: FakePool, 
     run.remote_subscribers(0)
     clock.advance(5)
     assert run.state == "cancelled"
+
+
+@pytest.mark.parametrize(("on_disconnect", "kept"), [("cancel", 1), ("grace:30s", 9), ("continue", 9)])
+def test_a_run_that_nobody_will_come_back_to_keeps_less(start: StartRun, pool: FakePool, on_disconnect: str, kept: int) -> None:
+    run = start(on_disconnect=on_disconnect, limits=RunLimits(log_bytes=10_000, plain_log_bytes=2_000))
+    for _ in range(20):
+        pool.calls[0].send("x" * 800)
+    assert run.log.next - run.log.first == kept
