@@ -19,7 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
-from gateway.endpoints import call, health, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints import background, call, health, openapi, problem, runs, sessions, stream, tools, websocket
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.options import OptionLimits
 from gateway.endpoints.origin import OriginRule
@@ -53,9 +53,15 @@ class Gateway:
         self.pools = {options.name: Pool(options, self._connect) for options in self.pool_options}
         self.catalog = Catalog(list(self.pools.values()))
         server = settings.server
-        limits = RunLimits(log_bytes=server.log_limit_bytes, log_chunks=server.log_limit_chunks, heartbeat_s=server.heartbeat_s)
-        hub_limits = HubLimits(open_runs=server.open_runs_limit, kept_runs=server.kept_runs_limit, run=limits)
-        self.hub = Hub(self.catalog, self.pools, hub_limits)
+        runlog = settings.runlog
+        limits = HubLimits(
+            open_runs=server.open_runs_limit,
+            kept_runs=runlog.kept_runs_limit,
+            ttl_s=runlog.ttl_s,
+            log_bytes=runlog.limit_bytes,
+            run=RunLimits(runlog.run_limit_bytes, runlog.plain_run_limit_bytes, runlog.run_limit_chunks, server.heartbeat_s),
+        )
+        self.hub = Hub(self.catalog, self.pools, limits)
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
         self.bridge: BridgeServer | None = None
 
@@ -121,11 +127,14 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
 
     app = ExpressApp(title="Snakepit Gateway", version=__version__, lifespan=lifespan, redirect_slashes=False)
     problem.install(app, debug=server.debug)
-    options = OptionLimits(server.timeout_s, server.timeout_limit_s, frozenset(server.meta_keys), server.reader_lag_bytes)
+    options = OptionLimits(
+        server.timeout_s, server.timeout_limit_s, frozenset(server.meta_keys), server.reader_lag_bytes, server.grace_limit_s
+    )
     limits = RequestLimits(server.body_limit_bytes, server.query_limit_bytes, server.argument_depth_limit, options)
     reader = CallReader(gateway.hub, gateway.sessions, limits)
     timing = StreamTiming(server.heartbeat_s, server.first_byte_hold_s, server.write_timeout_s)
-    responses = RunResponses(gateway.hub, StreamSettings(timing, server.retry_ms, server.result_limit_bytes, server.debug))
+    streaming = StreamSettings(timing, server.retry_ms, server.result_limit_bytes, server.wait_limit_s, server.debug)
+    responses = RunResponses(gateway.hub, streaming)
     socket = SocketSettings(
         runs_limit=server.socket_runs_limit, write_timeout_s=server.write_timeout_s, heartbeat_s=server.heartbeat_s, debug=server.debug
     )
@@ -136,7 +145,8 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         stream.router(stream_tool),
         call.router(call_tool),
         tools.router(gateway.catalog),
-        runs.router(gateway.hub, responses),
+        background.router(reader, responses),
+        runs.router(gateway.hub, reader, responses),
         sessions.router(gateway.sessions, limits),
         health.router(gateway.hub),
         websocket.router(reader, socket, OriginRule(server.allowed_origins)),
@@ -168,5 +178,5 @@ def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
-        expose_headers=["Content-Location", "Location", "Retry-After", "Server-Timing"],
+        expose_headers=["Content-Location", "Link", "Location", "Preference-Applied", "Retry-After", "Server-Timing"],
     )

@@ -101,6 +101,26 @@ def tools(url: Url = DEFAULT_URL, as_json: Annotated[bool, typer.Option("--json"
 
 
 @app.command()
+def runs(
+    url: Url = DEFAULT_URL,
+    state: Annotated[str | None, typer.Option(help="Only runs in this state: queued, running, ok, error …")] = None,
+    tool: Annotated[str | None, typer.Option(help="Only runs of this tool.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="A run's state as JSON, a line each.")] = False,
+) -> None:
+    """List the runs of a gateway, newest first."""
+    listed = _remote(remote.runs(url, state=state, tool=tool, limit=limit))
+    if as_json:
+        for entry in listed:
+            typer.echo(json.dumps(entry, ensure_ascii=False))
+        return
+    table = Table("run", "tool", "state", "chunks", "worker", "created", box=None)
+    for entry in listed:
+        table.add_row(entry["run"], entry["tool"], entry["state"], str(entry["chunks"]), entry["worker"] or "", entry["created_at"])
+    out.print(table)
+
+
+@app.command()
 def cancel(run: str, url: Url = DEFAULT_URL) -> None:
     """Cancel a run."""
     state = _remote(remote.cancel(url, run))

@@ -95,6 +95,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "invalid-option": Problem(Code.INVALID_ARGUMENT, "An option is unknown or has a wrong value"),
     "invalid-body": Problem(Code.INVALID_ARGUMENT, "The body is not a JSON object"),
     "invalid-session": Problem(Code.INVALID_ARGUMENT, "The session id is not valid"),
+    "idempotency-conflict": Problem(Code.INVALID_ARGUMENT, "The idempotency key belongs to another request", 422),
     "unsupported-media-type": Problem(Code.INVALID_ARGUMENT, "The body's media type is not supported", 415),
     "not-acceptable": Problem(Code.INVALID_ARGUMENT, "No offered media type is acceptable", 406),
     "body-too-large": Problem(Code.RESOURCE_EXHAUSTED, "The body is too large", 413, retryable=False),

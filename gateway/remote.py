@@ -12,6 +12,7 @@ import httpx
 from gateway.endpoints import arguments as typed
 
 _DEPTH_LIMIT = 64
+_PAGE_LIMIT = 100
 
 
 class NoServer(Exception):
@@ -35,6 +36,22 @@ async def get(url: str, path: str) -> Any:
     """Return the JSON document at a path."""
     async with _client(url) as client:
         return await _document(client, "GET", path)
+
+
+async def runs(url: str, *, state: str | None, tool: str | None, limit: int) -> list[dict[str, Any]]:
+    """Return the newest runs, at most `limit`, in as many pages as that takes."""
+    filters = {name: value for name, value in (("state", state), ("tool", tool)) if value is not None}
+    found: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    async with _client(url) as client:
+        while len(found) < limit:
+            query = {**filters, **cursor, "limit": str(min(limit - len(found), _PAGE_LIMIT))}
+            page = await _document(client, "GET", "/v1/runs", params=query)
+            found += page["runs"]
+            if page["cursor"] is None:
+                break
+            cursor = {"cursor": page["cursor"]}
+    return found
 
 
 async def cancel(url: str, run: str) -> Any:

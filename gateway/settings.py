@@ -61,13 +61,13 @@ class ServerSettings(Section):
     argument_depth_limit: Annotated[int, Field(ge=1, le=900)] = 64
     # What is held for an answer that is one JSON document.
     result_limit_bytes: ByteCount = 64 * 1024 * 1024
-    # Runs that are queued or running at once; ended ones that are still known by their id.
+    # Runs that are queued or running at once.
     open_runs_limit: Count = 10_000
-    kept_runs_limit: Count = 10_000
-    # A run's chunks that are kept for its readers, and how far one may lag before the worker waits.
-    log_limit_bytes: ByteCount = 4 * 1024 * 1024
-    log_limit_chunks: Count = 100_000
+    # How far a reader may lag before its `_overflow` applies: by default the worker waits.
     reader_lag_bytes: ByteCount = 256 * 1024
+    # The longest `_on_disconnect=grace:…`, and the longest that a `Prefer: wait=…` is waited for.
+    grace_limit_s: Seconds = 3600.0
+    wait_limit_s: Annotated[int, Field(ge=0, le=3600)] = 60
     socket_runs_limit: Count = 100
     socket_frame_limit_bytes: ByteCount = 1024 * 1024
     # Web pages of other origins that may use the API: `https://app.example.com`, or `*`.
@@ -85,6 +85,22 @@ class SessionSettings(Section):
 
     ttl_s: Seconds = 3600.0
     limit: Count = 10_000
+
+
+class RunLogSettings(Section):
+    """`[runlog]`: what is kept of runs, so that readers may come back to them."""
+
+    # Where: in this process.
+    url: Literal["memory://"] = "memory://"
+    # The chunks of one run, in bytes (with what Python needs besides) and in number; and of all runs together. A plain run is one
+    # that ends with its last subscriber (`_on_disconnect=cancel`) and has no idempotency key: hardly anybody comes back to it.
+    run_limit_bytes: ByteCount = 4 * 1024 * 1024
+    plain_run_limit_bytes: ByteCount = 512 * 1024
+    run_limit_chunks: Count = 100_000
+    limit_bytes: ByteCount = 256 * 1024 * 1024
+    # How long an ended run is kept, and how many are.
+    ttl_s: Seconds = 300.0
+    kept_runs_limit: Count = 10_000
 
 
 class LogSettings(Section):
@@ -146,6 +162,7 @@ class Settings(BaseSettings):
 
     server: ServerSettings = ServerSettings()
     sessions: SessionSettings = SessionSettings()
+    runlog: RunLogSettings = RunLogSettings()
     log: LogSettings = LogSettings()
     pools: tuple[PoolSettings, ...] = ()
     # How calls reach the workers.
@@ -223,6 +240,7 @@ def _explain(error: Any) -> str:
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "server": ServerSettings,
     "sessions": SessionSettings,
+    "runlog": RunLogSettings,
     "log": LogSettings,
     "pools": PoolSettings,
 }

@@ -79,6 +79,8 @@ async def test_stream_that_is_cut_exits_1(running: Running) -> None:
         (["stream"], 2, "Missing argument"),
         (["call", "count"], 1, "501"),
         (["cancel", "r_01K3ZQ4M5N6P7Q8R9S0T1V2W3X"], 1, "404"),
+        (["runs", "--state", "asleep"], 1, "allowed: queued, running, ok"),
+        (["runs", "--limit", "0"], 2, "--limit"),
         (["dance"], 2, "No such command"),
     ],
 )
@@ -88,7 +90,7 @@ async def test_exit_code_says_what_went_wrong(running: Running, arguments: list[
     assert (result.exit_code, said in result.stderr) == (exit_code, True), result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["tools"], ["stream", "count"], ["call", "add"], ["cancel", "r_x"]])
+@pytest.mark.parametrize("arguments", [["tools"], ["runs"], ["stream", "count"], ["call", "add"], ["cancel", "r_x"]])
 async def test_nobody_there_exits_3(arguments: list[str]) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -115,6 +117,27 @@ async def test_tools_are_a_table_or_json(running: Running) -> None:
     assert re.search(r"count +yes +default +count", table.stdout)
     listed = await cli("tools", "--json", "--url", running.url)
     assert [tool["name"] for tool in json.loads(listed.stdout)["tools"]] == ["add", "count", "opaque", "typed"]
+
+
+async def test_runs_are_a_table_or_json_lines(running: Running) -> None:
+    running.pool.script = count_to_three
+    for _ in range(3):
+        await running.client.post("/v1/tools/count/stream")
+    running.pool.script = None
+    live = (await running.client.post("/v1/tools/count/runs")).json()["run"]
+    table = await cli("runs", "--url", running.url)
+    assert len(table.stdout.splitlines()) == 5
+    assert re.search(rf"{live} +count +running +0 +w-1 +20", table.stdout)
+    listed = await cli("runs", "--json", "--state", "ok", "--tool", "count", "--limit", "2", "--url", running.url)
+    assert [json.loads(line)["state"] for line in listed.stdout.splitlines()] == ["ok", "ok"]
+
+
+async def test_runs_goes_through_the_pages(running: Running) -> None:
+    running.pool.script = count_to_three
+    for _ in range(130):
+        await running.client.post("/v1/tools/count/runs")
+    listed = await cli("runs", "--json", "--limit", "120", "--url", running.url)
+    assert len({json.loads(line)["run"] for line in listed.stdout.splitlines()}) == 120
 
 
 async def test_cancel_prints_the_state(running: Running) -> None:

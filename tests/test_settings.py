@@ -164,3 +164,20 @@ def test_settings_are_frozen() -> None:
 )
 def test_is_public_knows_loopback(host: str, public: bool) -> None:
     assert is_public(host) is public
+
+
+def test_the_run_log_has_a_section_of_its_own(tmp_path: Path) -> None:
+    kept = load(config(tmp_path, "[runlog]\nurl = 'memory://'\nrun_limit_bytes = 1000\nlimit_bytes = 5000\nttl_s = 5\n")).runlog
+    assert (kept.run_limit_bytes, kept.limit_bytes, kept.ttl_s, kept.kept_runs_limit) == (1000, 5000, 5.0, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[runlog]\nurl = 'file:///tmp'", "runlog.url: "),
+        ("[runlog]\nttl = 5", "runlog.ttl: there is no such key; did you mean ttl_s?"),
+        ("[runlog]\nttl_s = 0", "runlog.ttl_s: "),
+    ],
+)
+def test_a_mistake_in_the_run_log_is_told(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in mistake(config(tmp_path, text))

@@ -14,7 +14,7 @@ HEARTBEAT = b"\n"
 
 
 class NdjsonEncoder:
-    """Encodes the events of one run as lines."""
+    """Encodes the events of one run as lines, for all its readers: the newest batch is encoded once and kept."""
 
     heartbeat = HEARTBEAT
 
@@ -22,6 +22,8 @@ class NdjsonEncoder:
         self.media_type = media_type
         self._instance = f"/v1/runs/{run}"
         self._debug = debug
+        self._last: Chunks | None = None
+        self._text = b""
 
     def encode(self, event: Event) -> bytes:
         """Return one event, or one batch of chunks, as lines."""
@@ -37,6 +39,13 @@ class NdjsonEncoder:
 
     def encode_chunks(self, chunks: Chunks) -> bytes:
         """Return a batch of chunks, a line each. A line break inside a payload is JSON white space: it becomes a space."""
+        if chunks is self._last:
+            return self._text
+        self._last, self._text = chunks, self._chunk_lines(chunks)
+        return self._text
+
+    @staticmethod
+    def _chunk_lines(chunks: Chunks) -> bytes:
         lines = [b'{"seq":%d,"data":%b}\n' % (n, payload) for n, payload in enumerate(chunks.payloads, chunks.first)]
         text = b"".join(lines)
         if text.count(b"\n") != len(lines) or b"\r" in text:

@@ -19,7 +19,7 @@ _LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 
 
 class SseEncoder:
-    """Encodes the events of one run for SSE readers; holds nothing but the run's id and constants.
+    """Encodes the events of one run, for all its SSE readers: the newest batch is encoded once and kept.
 
     `retry_ms` is sent ahead of `start`: how long an EventSource waits before it reconnects.
     """
@@ -32,6 +32,8 @@ class SseEncoder:
         self._prefix = f"id: {run}.".encode()
         self._retry = f"retry: {retry_ms}\n".encode()
         self._debug = debug
+        self._last: Chunks | None = None
+        self._text = b""
 
     def encode(self, event: Event) -> bytes:
         """Return one event, or one batch of chunk events, as it goes on the wire."""
@@ -48,6 +50,12 @@ class SseEncoder:
 
     def encode_chunks(self, chunks: Chunks) -> bytes:
         """Return a batch of chunks: one `id` and one `data` line each, in order."""
+        if chunks is self._last:
+            return self._text
+        self._last, self._text = chunks, self._chunk_events(chunks)
+        return self._text
+
+    def _chunk_events(self, chunks: Chunks) -> bytes:
         prefix, first, payloads = self._prefix, chunks.first, chunks.payloads
         if len(payloads) == 1:
             text = b"".join((prefix, b"%d\ndata: " % first, payloads[0], b"\n\n"))

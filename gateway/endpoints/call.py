@@ -9,6 +9,7 @@ from gateway.endpoints import collected
 from gateway.endpoints.contract import CALL
 from gateway.endpoints.express import Endpoint
 from gateway.endpoints.negotiation import choose
+from gateway.endpoints.options import STARTING_OPTIONS
 from gateway.endpoints.requests import CallReader
 from gateway.endpoints.stream import RunResponses
 
@@ -20,8 +21,9 @@ def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
 
     def call(request: Request, tool: str, body: bytes) -> Response:
         media_type = choose(request.headers.get("accept"), (collected.MEDIA_TYPE,))
-        call, policy = reader.read(request, tool, body, streaming=False)
-        return responses.response(reader.hub.open(call, policy), media_type)
+        asked = reader.read(request, tool, body, streaming=False, names=STARTING_OPTIONS)
+        run = reader.hub.open(asked.call, asked.options.policy, asked.claim)
+        return responses.response(run, media_type, asked.options.reader)
 
     return Endpoint(call, METHODS, reader.limits.body_bytes)
 

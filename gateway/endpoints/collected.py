@@ -7,7 +7,7 @@ queued or running. Nothing is sent before the end, so a failure has its real HTT
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 from starlette.responses import Response
@@ -20,6 +20,7 @@ from gateway.endpoints.problem import problem_response
 from gateway.endpoints.response import StreamTiming
 from gateway.errors import GatewayError
 from gateway.events import Chunks, Ended, Gap
+from gateway.runs.policy import READ_ALL, ReaderOptions
 from gateway.runs.run import Run
 
 MEDIA_TYPE = "application/json"
@@ -29,18 +30,28 @@ class CollectedRun(Response):
     """One reader of a run, answered when it has ended.
 
     Streaming: `{"chunks":[…],"end":{…}}`, and `"gaps":[…]` where chunks were gone before it came; a failure is its
-    problem document with the chunks that came before it. `after` is the last chunk that the client has, None for all.
-    Unary: `{"result":…,"metadata":…}`. More than `limit_bytes` of chunks: the run is left and the answer is 413.
+    problem document with the chunks that came before it. Unary: `{"result":…,"metadata":…}`. More than `limit_bytes` of chunks: the
+    run is left and the answer is 413. `headers` are added to the answer's.
     """
 
-    def __init__(self, run: Run, timing: StreamTiming, *, limit_bytes: int, after: int | None = None, debug: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        timing: StreamTiming,
+        *,
+        limit_bytes: int,
+        options: ReaderOptions = READ_ALL,
+        headers: Mapping[str, str] | None = None,
+        debug: bool = False,
+    ) -> None:
         super().__init__()
         self._run = run
         self._timing = timing
         self._limit_bytes = limit_bytes
+        self._more_headers = dict(headers or {})
         self._debug = debug
         self._connection: Connection | None = None
-        self._reader = run.subscribe(self._wake, after=after)
+        self._reader = run.subscribe(self._wake, options)
         self._payloads: list[bytes] = []
         self._gaps: list[Gap] = []
 
@@ -51,6 +62,7 @@ class CollectedRun(Response):
             async with connection:
                 response = await self._collect(connection)
                 if response is not None:
+                    response.headers.update(self._more_headers)
                     async with asyncio.timeout(timing.write_timeout_s):
                         await response(scope, receive, send)
         except TimeoutError:
@@ -59,7 +71,9 @@ class CollectedRun(Response):
             reader.close()
 
     def _wake(self) -> None:
-        if self._connection is not None:
+        if self._connection is not None and self._reader.cut:
+            self._connection.cut()
+        elif self._connection is not None:
             self._connection.wake()
 
     async def _collect(self, connection: Connection) -> Response | None:

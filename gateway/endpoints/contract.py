@@ -1,255 +1,67 @@
-"""What the OpenAPI document says of each route: summaries, answers, and the schemas of events and problems.
+"""What the OpenAPI document says of each route: summaries, parameters and answers, in the words of schemas.py.
 
-Only description: nothing here runs in a request, but the check of a new session's body. openapi.py puts it
-together and adds a path for each tool.
+Only description: nothing here runs in a request. openapi.py puts it together and adds a path for each tool.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from gateway.endpoints.options import OPTIONS
-from gateway.sessions import ID_RULE
+from gateway.endpoints.options import OPTIONS, READER_OPTIONS, RUN_OPTIONS, STARTING_OPTIONS
 
 JSON_TYPE = "application/json"
 PROBLEM_TYPE = "application/problem+json"
-
-RunId = Annotated[str, Field(pattern="^r_[0-9A-HJKMNP-TV-Z]{26}$", examples=["r_01K3ZQ4M5N6P7Q8R9S0T1V2W3X"])]
-
-
-class FieldProblem(BaseModel):
-    """One wrong field."""
-
-    field: Annotated[str, Field(description="A JSON pointer into the arguments, or an option's name.")]
-    detail: str
-
-
-class Problem(BaseModel):
-    """A problem document (RFC 9457)."""
-
-    type: Annotated[str, Field(description="A stable path under /problems/.", examples=["/problems/pool-saturated"])]
-    title: str
-    status: int
-    detail: Annotated[str, Field(description="What was wrong, and what is allowed.")]
-    instance: str | None = None
-    code: Annotated[str, Field(description="The gRPC code's name.", examples=["UNAVAILABLE"])]
-    retryable: bool
-    errors: list[FieldProblem] | None = None
-    error_type: Annotated[str | None, Field(description="The Python exception's class, when a tool raised one.")] = None
-
-
-class Links(BaseModel):
-    """Where the run can be read again and stopped."""
-
-    events: str
-    cancel: str
-
-
-class StartEvent(BaseModel):
-    """`start`: the first event of every connection."""
-
-    run: RunId
-    tool: str
-    on_disconnect: str
-    timeout_ms: int
-    heartbeat_ms: int
-    links: Links
-    resumed: bool | None = None
-    from_: Annotated[int | None, Field(alias="from", description="On a re-attach: the number of the next chunk.")] = None
-
-
-class StatusEvent(BaseModel):
-    """`status`: what the run is doing while it has nothing else to say."""
-
-    state: Annotated[str, Field(examples=["queued", "running"])]
-    position: int | None = None
-    depth: int | None = None
-    worker: str | None = None
-
-
-class GapEvent(BaseModel):
-    """`gap`: chunks that can't be delivered."""
-
-    from_: Annotated[int, Field(alias="from")]
-    to: int
-    reason: Annotated[str, Field(examples=["evicted", "slow_consumer"])]
-
-
-class Timing(BaseModel):
-    """Milliseconds since the run was accepted."""
-
-    queue_ms: int | None
-    first_chunk_ms: int | None
-    total_ms: int
-
-
-class EndEvent(BaseModel):
-    """`end`: the last event, exactly once. A stream without it was cut."""
-
-    status: Annotated[str, Field(examples=["ok", "error", "cancelled", "deadline", "expired", "shutdown"])]
-    error: Problem | None = None
-    chunks: int
-    metadata: Annotated[dict[str, str] | None, Field(description="The final chunk's metadata, with execution_time_ms and others.")] = None
-    timing: Timing | None = None
-
-
-class CollectedStream(BaseModel):
-    """A whole stream as one answer."""
-
-    chunks: list[Any]
-    gaps: Annotated[list[GapEvent] | None, Field(description="Chunks that were gone before this reader came.")] = None
-    end: EndEvent
-
-
-class CallResult(BaseModel):
-    """A unary tool's answer."""
-
-    result: Any
-    metadata: dict[str, str]
-
-
-class ToolLinks(BaseModel):
-    """Where the tool is executed."""
-
-    self: str
-    stream: str | None = None
-    call: str | None = None
-
-
-class ToolDescription(BaseModel):
-    """A tool of the catalogue."""
-
-    name: str
-    description: str
-    supports_streaming: Annotated[bool | None, Field(description="null: its worker can't say.")]
-    parameters: Annotated[dict[str, Any] | None, Field(description="A JSON Schema of the arguments; null: its worker can't say.")]
-    pool: str
-    links: ToolLinks
-
-
-class ToolList(BaseModel):
-    """The catalogue."""
-
-    tools: list[ToolDescription]
-
-
-class RunDescription(BaseModel):
-    """A run's state."""
-
-    run: RunId
-    tool: str
-    state: str
-    session: str | None
-    worker: str | None
-    chunks: int
-    links: dict[str, str]
-    end: EndEvent | None = None
-
-
-class NewSession(BaseModel):
-    """The body of `POST /v1/sessions`; both members are optional."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: Annotated[str | None, Field(description=f"The id; made up here when missing. {ID_RULE}.")] = None
-    metadata: Annotated[
-        dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=4096)]],
-        Field(max_length=32, description="Kept with the session."),
-    ] = {}
-
-
-class SessionDescription(BaseModel):
-    """A session; times are RFC 3339 in UTC."""
-
-    id: str
-    created_at: str
-    last_used_at: str
-    metadata: dict[str, str]
-
-
-class WorkerState(BaseModel):
-    """A worker of a pool."""
-
-    id: str
-    state: Annotated[str, Field(examples=["starting", "ready", "draining", "stopping", "down"])]
-    in_flight: int
-    concurrency: int
-    restarts: int
-    address: str | None
-
-
-class PoolState(BaseModel):
-    """A pool: what it does now."""
-
-    name: str
-    kind: str
-    queued: int
-    in_flight: int
-    workers: list[WorkerState]
-
-
-class PoolList(BaseModel):
-    """All pools."""
-
-    pools: list[PoolState]
-
-
-class Status(BaseModel):
-    """`status`, and why."""
-
-    status: str
-    pools: dict[str, list[str]] | None = None
-    open_runs: int | None = None
-
-
-class ProblemType(BaseModel):
-    """What a problem type means."""
-
-    type: str
-    title: str
-    status: int
-    code: str
-    retryable: bool
-
-
-MODELS: tuple[type[BaseModel], ...] = (
-    Problem,
-    StartEvent,
-    StatusEvent,
-    GapEvent,
-    EndEvent,
-    CollectedStream,
-    CallResult,
-    ToolDescription,
-    ToolList,
-    RunDescription,
-    NewSession,
-    SessionDescription,
-    PoolList,
-    Status,
-    ProblemType,
-)
 
 _OPTION_TEXTS = {
     "_session": "Pins the call to the session's worker.",
     "_pool": "The pool to use.",
     "_timeout_ms": "The longest time for the whole run, queue included; 300000 by default.",
-    "_idle_timeout_ms": "The longest silence between chunks.",
+    "_queue_timeout_ms": "The longest wait for a worker.",
+    "_first_chunk_timeout_ms": "The longest time from the worker to the first chunk.",
+    "_idle_timeout_ms": "The longest silence between chunks; before the first one, too, where that has no limit of its own.",
     "_affinity": "`hint`, `strict_queue` or `strict_fail_fast`: what to do when the session's worker is busy.",
-    "_on_disconnect": "`cancel`: the tool is cancelled when its last reader leaves.",
-    "_overflow": "`block`: the tool waits for a slow reader.",
+    "_on_disconnect": "What it means when the last subscriber leaves. `cancel`: the tool is cancelled at once; `grace:30s`, `grace:500ms`: "
+    "when nobody came back in that time; `continue`: never. Runs in the background: `continue` by default, all others: `cancel`.",
+    "_overflow": "What happens to a reader that is too slow. `block`: the tool waits for it; `latest`: it is moved to the newest chunk "
+    "and told of the gap; `disconnect`: its connection is closed without an `end`.",
+    "_role": "`subscriber`, or `observer`, which neither slows the tool nor keeps it alive.",
+    "_from": "Where to begin: `start`, `live`, after the chunk of this number, or after an event id.",
 }
-OPTION_PARAMETERS = [
-    {"name": name, "in": "query", "required": False, "description": _OPTION_TEXTS[name], "schema": {"type": "string"}} for name in OPTIONS
-]
+
+
+def _option_parameters(names: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "query", "required": False, "description": _OPTION_TEXTS[name], "schema": {"type": "string"}} for name in names
+    ]
+
+
+OPTION_PARAMETERS = _option_parameters(OPTIONS)
+STARTING_PARAMETERS = _option_parameters(STARTING_OPTIONS)
 RESUME_PARAMETER = {
     "name": "Last-Event-ID",
     "in": "header",
     "required": False,
     "description": "The last event that was received: the answer continues after it, and the tool is not started again.",
     "schema": {"type": "string"},
+}
+
+IDEMPOTENCY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "1 to 255 printable ASCII characters. The same key with the same request joins the run that the first one started.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+PREFER_PARAMETER = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "description": "RFC 7240. `wait=<seconds>`: wait so long for the end of the run.",
+    "schema": {"type": "string"},
+}
+PREFER_ASYNC_PARAMETER = PREFER_PARAMETER | {
+    "description": "RFC 7240. `respond-async`: start the run in the background, as `POST /v1/tools/{tool}/runs` does."
 }
 
 STREAM_TEXT = (
@@ -259,7 +71,7 @@ STREAM_TEXT = (
 
 
 def reference(model: str) -> dict[str, str]:
-    """Return a reference to one of MODELS."""
+    """Return a reference to one of schemas.MODELS."""
     return {"$ref": f"#/components/schemas/{model}"}
 
 
@@ -278,7 +90,7 @@ def problems(*statuses: int) -> dict[str, Any]:
         410: "Over and forgotten",
         413: "Too large",
         415: "Not JSON",
-        422: "The arguments do not fit the tool's schema",
+        422: "The arguments do not fit the tool's schema, or the idempotency key belongs to another request",
         429: "Too many open streams",
         501: "The tool is not of this kind",
         503: "No worker in time",
@@ -301,6 +113,7 @@ def stream_answers(chunk: dict[str, Any] | None = None) -> dict[str, Any]:
                 JSON_TYPE: {"schema": reference("CollectedStream")},
             },
         },
+        "202": answer("With `Prefer: respond-async`: started in the background", "RunDescription"),
         "204": {"description": "A reconnect after the end: there is nothing left"},
         **problems(400, 404, 406, 413, 415, 422, 429, 501, 503, 504),
     }
@@ -322,23 +135,54 @@ CALL = _route(
     "Execute a tool and wait for its result",
     {"200": answer("The result", "CallResult"), **problems(400, 404, 406, 413, 415, 422, 429, 501, 503, 504)},
     requestBody=arguments_body(),
-    parameters=OPTION_PARAMETERS,
+    parameters=[*STARTING_PARAMETERS, IDEMPOTENCY_PARAMETER],
 )
 STREAM_POST = _route(
     "Execute a tool and stream its chunks",
     stream_answers(),
     requestBody=arguments_body(),
-    parameters=[*OPTION_PARAMETERS, RESUME_PARAMETER],
+    parameters=[*OPTION_PARAMETERS, RESUME_PARAMETER, IDEMPOTENCY_PARAMETER, PREFER_ASYNC_PARAMETER],
 )
 STREAM_GET = _route(
     "Execute a tool and stream its chunks (EventSource); arguments are query parameters",
     stream_answers(),
-    parameters=[*OPTION_PARAMETERS, RESUME_PARAMETER],
+    parameters=[*OPTION_PARAMETERS, RESUME_PARAMETER, PREFER_ASYNC_PARAMETER],
 )
-RUN = _route("Look at a run", {"200": answer("The run", "RunDescription"), **problems(404)})
-RUN_EVENTS = _route("Subscribe to a run", {**stream_answers(), **problems(404, 406)}, parameters=[RESUME_PARAMETER])
-CANCEL_DELETE = _route("Cancel a run", {"200": answer("The run", "RunDescription"), **problems(404)})
-CANCEL_POST = _route("Cancel a run (for navigator.sendBeacon)", {"200": answer("The run", "RunDescription"), **problems(404)})
+_RESULTS = [reference("CollectedStream"), reference("CallResult")]
+_RESULT = {"description": "The run has ended: what it came to", "content": {JSON_TYPE: {"schema": {"anyOf": _RESULTS}}}}
+RUN_START = _route(
+    "Execute a tool in the background",
+    {
+        "200": {**_RESULT, "description": "It ended while it was waited for (`Prefer: wait`): what it came to"},
+        "202": answer("It has begun; Location says where it is", "RunDescription"),
+        **problems(400, 404, 406, 413, 415, 422, 429, 503),
+    },
+    requestBody=arguments_body(),
+    parameters=[*_option_parameters(RUN_OPTIONS), IDEMPOTENCY_PARAMETER, PREFER_PARAMETER],
+)
+RUNS = _route(
+    "List the runs, newest first",
+    {"200": answer("A page of them", "RunList"), **problems(400)},
+    parameters=[
+        {"name": "limit", "in": "query", "required": False, "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
+        {"name": "cursor", "in": "query", "required": False, "description": "From the page before.", "schema": {"type": "string"}},
+        {"name": "state", "in": "query", "required": False, "description": "Only runs in this state.", "schema": {"type": "string"}},
+        {"name": "tool", "in": "query", "required": False, "description": "Only runs of this tool.", "schema": {"type": "string"}},
+    ],
+)
+RUN = _route("Look at a run", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
+RUN_RESULT = _route(
+    "Get a run's result",
+    {"200": _RESULT, "202": answer("There is none yet", "RunDescription"), **problems(404, 406, 410, 413)},
+    parameters=[PREFER_PARAMETER],
+)
+RUN_EVENTS = _route(
+    "Subscribe to a run",
+    {name: text for name, text in {**stream_answers(), **problems(400, 404, 406, 410)}.items() if name != "202"},
+    parameters=[*_option_parameters(READER_OPTIONS), RESUME_PARAMETER],
+)
+CANCEL_DELETE = _route("Cancel a run", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
+CANCEL_POST = _route("Cancel a run (for navigator.sendBeacon)", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
 SESSION_CREATE = _route(
     "Create a session",
     {

@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from gateway import __version__
-from gateway.endpoints import contract
+from gateway.endpoints import contract, schemas
 from gateway.workers.catalog import Tool
 
 DESCRIPTION = (
@@ -27,7 +27,7 @@ def build(app: FastAPI, tools: Sequence[Tool]) -> dict[str, Any]:
     document = get_openapi(
         title="Snakepit Gateway", version=__version__, openapi_version="3.1.0", description=DESCRIPTION, routes=app.routes
     )
-    _, models = models_json_schema([(model, "serialization") for model in contract.MODELS], ref_template="#/components/schemas/{model}")
+    _, models = models_json_schema([(model, "serialization") for model in schemas.MODELS], ref_template="#/components/schemas/{model}")
     components = document.setdefault("components", {}).setdefault("schemas", {})
     components.update(models["$defs"])
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -60,14 +60,14 @@ def _paths(tool: Tool) -> dict[str, Any]:
                 **common,
                 "summary": f"Stream {tool.name} (EventSource)",
                 "operationId": f"stream_{tool.name}_get",
-                "parameters": [*_query_parameters(tool), *options],
+                "parameters": [*_query_parameters(tool), *options, contract.PREFER_ASYNC_PARAMETER],
                 "responses": contract.stream_answers(),
             },
             "post": {
                 **common,
                 "summary": f"Stream {tool.name}",
                 "operationId": f"stream_{tool.name}_post",
-                "parameters": options,
+                "parameters": [*options, contract.IDEMPOTENCY_PARAMETER, contract.PREFER_ASYNC_PARAMETER],
                 "requestBody": body,
                 "responses": contract.stream_answers(),
             },
@@ -78,7 +78,7 @@ def _paths(tool: Tool) -> dict[str, Any]:
                 **common,
                 "summary": f"Call {tool.name}",
                 "operationId": f"call_{tool.name}",
-                "parameters": contract.OPTION_PARAMETERS,
+                "parameters": [*contract.STARTING_PARAMETERS, contract.IDEMPOTENCY_PARAMETER],
                 "requestBody": body,
                 "responses": contract.CALL["openapi_extra"]["responses"],
             }

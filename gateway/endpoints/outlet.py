@@ -21,6 +21,7 @@ from gateway.codec import websocket as codec
 from gateway.codec.websocket import BadFrame
 from gateway.endpoints.connection import LINK_EXTENSION
 from gateway.events import Event
+from gateway.runs.policy import READ_ALL, ReaderOptions
 from gateway.runs.run import Run
 from gateway.runs.subscription import Subscription
 
@@ -84,14 +85,14 @@ class Outlet:
         self._said.append(frame)
         self._signal.set()
 
-    def attach(self, run: Run, encoder: MessageEncoder) -> SocketRun:
+    def attach(self, run: Run, encoder: MessageEncoder, options: ReaderOptions = READ_ALL) -> SocketRun:
         """Subscribe to a run and send what it says; return it as a run of this socket."""
         entry: SocketRun
 
         def wake() -> None:
             self._mark_ready(entry)
 
-        entry = SocketRun(run, encoder, run.subscribe(wake))
+        entry = SocketRun(run, encoder, run.subscribe(wake, options))
         self._mark_ready(entry)
         return entry
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -11,10 +12,13 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 
 from gateway.call import ToolCall
 from gateway.endpoints import arguments
-from gateway.endpoints.options import CallOptions, OptionLimits, read_options
+from gateway.endpoints.options import OPTIONS, CallOptions, OptionLimits, read_options, reader_from
 from gateway.errors import FieldError, GatewayError
 from gateway.runs.hub import Hub
-from gateway.runs.policy import RunPolicy
+from gateway.runs.idempotency import HEADER as IDEMPOTENCY_KEY
+from gateway.runs.idempotency import Claim, claim
+from gateway.runs.identity import parse_event_id
+from gateway.runs.policy import CANCEL, OnDisconnect, ReaderOptions, Role, invalid_option
 from gateway.sessions import Sessions
 
 QUERY_FIELDS_LIMIT = 1000
@@ -31,6 +35,15 @@ class RequestLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What an HTTP request asks for: a call, how its run is kept and read, and its idempotency key, None without one."""
+
+    call: ToolCall
+    options: CallOptions
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CallReader:
     """Reads tool calls out of HTTP requests."""
 
@@ -38,24 +51,77 @@ class CallReader:
     sessions: Sessions
     limits: RequestLimits
 
-    def read(self, request: Request, tool: str, body: bytes, *, streaming: bool) -> tuple[ToolCall, RunPolicy]:
-        """Return the call that a GET or POST with this body asks for, and its policy.
+    def read(
+        self,
+        request: Request,
+        tool: str,
+        body: bytes,
+        *,
+        streaming: bool,
+        names: Sequence[str] = OPTIONS,
+        on_disconnect: OnDisconnect = CANCEL,
+    ) -> RunRequest:
+        """Return what a GET or POST with this body asks for. `names` and `on_disconnect`: see `read_options`.
 
         Raises:
             GatewayError: whatever is wrong with the request, and `tool-not-found`.
         """
         plain, options = self.split_query(request)
-        checked = read_options(options, self.limits.options, request.headers.get("grpc-timeout"))
+        grpc_timeout = request.headers.get("grpc-timeout")
+        checked = read_options(options, self.limits.options, grpc_timeout, names=names, on_disconnect=on_disconnect)
+        claimed = None
         if request.method == "POST":
             if plain:
                 detail = f"On POST the arguments stand in the body; {plain[0][0][:40]!r} stands in the query string"
                 raise GatewayError("invalid-option", detail, errors=[FieldError(plain[0][0][:60], "belongs in the body")])
             values = arguments.from_body(body, request.headers.get("content-type"), depth_limit=self.limits.depth)
+            key = request.headers.get(IDEMPOTENCY_KEY)
+            if key is not None:
+                claimed = claim(key, tool, values, checked.given, streaming=streaming)
         else:
             schema = self.hub.catalog.find(tool, checked.pool).parameters
             values = arguments.from_query(plain, schema, depth_limit=self.limits.depth)
         call = self.call(tool, values, checked, streaming=streaming, begins_session=request.method != "HEAD")
-        return call, checked.policy
+        return RunRequest(call, checked, claimed)
+
+    def streams(self, tool: str, request: Request) -> bool:
+        """Return whether a tool streams, as far as its worker says; True where it doesn't.
+
+        Raises:
+            GatewayError: `tool-not-found`, `pool-not-found`.
+        """
+        pool = next((value for name, value in self.split_query(request)[1] if name == "_pool"), None)
+        return self.hub.catalog.find(tool, pool).supports_streaming is not False
+
+    def resumption(self, request: Request, *, names: Sequence[str] = OPTIONS) -> tuple[str, ReaderOptions] | None:
+        """Return the event id that a request goes on after, and how it reads; None for a request that begins something.
+
+        The id is Last-Event-ID, else `_from`: an EventSource that reconnects has both, and the header is the newer one.
+        """
+        last_event_id = request.headers.get("last-event-id")
+        if not last_event_id and b"_from=" not in request.scope["query_string"]:
+            return None
+        options = read_options(self.split_query(request)[1], self.limits.options, names=names)
+        if last_event_id:
+            return last_event_id, options.reader
+        if options.begins is not None and parse_event_id(options.begins) is not None:
+            return options.begins, options.reader
+        return None
+
+    def reader(self, asked: RunRequest) -> ReaderOptions:
+        """Return how the one who asks for a run reads it, from its beginning unless it joins one by its idempotency key.
+
+        Raises:
+            GatewayError: `invalid-option` for an observer, or a `_from`, of a run that is yet to begin; `idempotency-conflict`.
+        """
+        options = reader_from(asked.options.reader, asked.options.begins)
+        if asked.claim is not None and self.hub.claimed(asked.claim) is not None:
+            return options
+        if options.role is Role.OBSERVER:
+            raise invalid_option("_role", "is 'observer', but an observer starts no run; use /v1/runs/<run>/events of one that there is")
+        if options.after and asked.claim is None:
+            raise invalid_option("_from", f"is {options.after}, but of no run; allowed here: an event id, <run>.<number>")
+        return replace(options, after=None, live=False)
 
     def call(self, tool: str, values: dict[str, Any], options: CallOptions, *, streaming: bool, begins_session: bool = True) -> ToolCall:
         """Return the call; its session begins, or goes on, with it, but for a call that will not be made (HEAD)."""

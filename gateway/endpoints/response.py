@@ -35,6 +35,7 @@ from gateway import timers
 from gateway.endpoints.exchange import AsgiExchange, Exchange
 from gateway.endpoints.problem import problem_response
 from gateway.events import Chunks, Ended, Event
+from gateway.runs.policy import READ_ALL, ReaderOptions
 from gateway.runs.run import Run
 
 # The drain is the app's: on import sse-starlette has put itself in front of uvicorn's signal handler.
@@ -67,11 +68,11 @@ class StreamTiming:
 class RunStream(EventSourceResponse):
     """One reader of a run as a streamed HTTP response.
 
-    `after` is the number of the last chunk that the client has, None for a first connection. The reader is
-    subscribed here and leaves, whatever happens, when the response is over.
+    The reader is subscribed here and leaves, whatever happens, when the response is over; where its overflow policy cuts
+    it, the connection is closed at once, without an end.
     """
 
-    def __init__(self, run: Run, encoder: Encoder, timing: StreamTiming, *, after: int | None = None, debug: bool = False) -> None:
+    def __init__(self, run: Run, encoder: Encoder, timing: StreamTiming, *, options: ReaderOptions = READ_ALL, debug: bool = False) -> None:
         # Not the base's __init__: it wraps an iterator, makes a lock and headers that are of no use here, 40 µs in all.
         # What Starlette and FastAPI look at is here.
         self.status_code = 200
@@ -80,7 +81,7 @@ class RunStream(EventSourceResponse):
         self._run = run
         self._encoder = encoder
         self._timing = timing
-        self._resumed = after is not None
+        self._resumed = options.after is not None
         self._debug = debug
         self._exchange: Exchange | None = None
         # What was taken while the status line is held; None once it was sent.
@@ -88,7 +89,7 @@ class RunStream(EventSourceResponse):
         # When the last write was made, and since when the client has been asked to take more; in the loop's time.
         self._written_at = 0.0
         self._blocked_since: float | None = None
-        self._reader = run.subscribe(self._wake, after=after)
+        self._reader = run.subscribe(self._wake, options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer under ASGI."""
@@ -114,7 +115,12 @@ class RunStream(EventSourceResponse):
     def _wake(self) -> None:
         """The run has something new: write it."""
         exchange = self._exchange
-        if exchange is None or self._blocked_since is not None:
+        if exchange is None:
+            return
+        if self._reader.cut:
+            self.close()
+            exchange.abort()
+        if self._blocked_since is not None:
             return
         try:
             if self._held is None:

@@ -1,66 +1,101 @@
-"""Runs by their id: state, events, cancel. `DELETE` and an empty `POST …/cancel` (for navigator.sendBeacon) are the same."""
+"""Runs by their id: list, state, result, events, cancel. `DELETE` and an empty `POST …/cancel` (for navigator.sendBeacon) are the same.
+
+Source: docs of the protocol, sections 1 and 3.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.codec import documents
-from gateway.endpoints.contract import CANCEL_DELETE, CANCEL_POST, RUN, RUN_EVENTS
+from gateway.endpoints import collected, prefer
+from gateway.endpoints.contract import CANCEL_DELETE, CANCEL_POST, RUN, RUN_EVENTS, RUN_RESULT, RUNS
 from gateway.endpoints.negotiation import choose
+from gateway.endpoints.options import READER_OPTIONS, read_options, reader_from
+from gateway.endpoints.requests import CallReader
+from gateway.endpoints.runstate import STATES, describe
 from gateway.endpoints.stream import OFFERED, RunResponses
-from gateway.errors import GatewayError
 from gateway.runs.hub import Hub
-from gateway.runs.policy import Cause
-from gateway.runs.run import Run
+from gateway.runs.identity import is_run_id
+from gateway.runs.policy import Cause, invalid_option
+
+PAGE_DEFAULT = 20
+PAGE_LIMIT = 100
+LIST_NAMES = ("limit", "cursor", "state", "tool")
 
 
-def describe(run: Run) -> dict[str, Any]:
-    """Return a run's state; `end` once it has ended."""
-    uri = f"/v1/runs/{run.id}"
-    document: dict[str, Any] = {
-        "run": run.id,
-        "tool": run.call.tool,
-        "state": run.state,
-        "session": run.call.session_id,
-        "worker": run.worker_id,
-        "chunks": run.log.next - 1,
-        "links": {"self": uri, "events": f"{uri}/events", "cancel": f"{uri}/cancel"},
-    }
-    if run.ended is not None:
-        document["end"] = documents.ended(run.ended, uri)
-    return document
-
-
-def router(hub: Hub, responses: RunResponses) -> APIRouter:
+def router(hub: Hub, reader: CallReader, responses: RunResponses) -> APIRouter:
     """Return the routes of this module."""
     routes = APIRouter(tags=["runs"])
 
-    def find(run_id: str) -> Run:
-        run = hub.find(run_id)
-        if run is None:
-            raise GatewayError("run-not-found", f"No run {run_id[:40]!r} is known here (any more)")
-        return run
+    async def some(request: Request) -> Response:
+        asked = _list_query(request)
+        limit, state = _limit(asked.get("limit")), asked.get("state")
+        if state is not None and state not in STATES:
+            raise invalid_option("state", f"is {state[:40]!r}; allowed: {', '.join(STATES)}")
+        cursor = asked.get("cursor")
+        if cursor is not None and not is_run_id(cursor):
+            raise invalid_option("cursor", f"is {cursor[:40]!r}; it is what `next` of the page before says: a run's id")
+        page = hub.list(limit=limit, after=cursor, state=state, tool=asked.get("tool"))
+        following = None if page.next is None else f"/v1/runs?{urlencode({**asked, 'cursor': page.next})}"
+        headers = {"Cache-Control": "no-store"} | ({} if following is None else {"Link": f'<{following}>; rel="next"'})
+        return JSONResponse({"runs": [describe(run) for run in page.runs], "cursor": page.next, "next": following}, headers=headers)
 
     async def state(run: str) -> Response:
-        return JSONResponse(describe(find(run)))
+        return JSONResponse(describe(hub.get(run)))
+
+    async def result(request: Request, run: str) -> Response:
+        choose(request.headers.get("accept"), (collected.MEDIA_TYPE,))
+        preferences = prefer.read(request.headers.get(prefer.HEADER), wait_limit_s=responses.wait_limit_s)
+        return responses.result(hub.get(run), preferences)
 
     async def events(request: Request, run: str) -> Response:
         media_type = choose(request.headers.get("accept"), OFFERED)
-        last_event_id = request.headers.get("last-event-id")
-        if last_event_id:
-            return responses.resumed(last_event_id, media_type, of=run)
-        return responses.response(find(run), media_type)
+        if (resumption := reader.resumption(request, names=READER_OPTIONS)) is not None:
+            return responses.resumed(*resumption, media_type, of=run)
+        arguments, given = reader.split_query(request)
+        if arguments:
+            raise invalid_option(arguments[0][0][:60], f"is no option; known: {', '.join(READER_OPTIONS)}")
+        options = read_options(given, reader.limits.options, names=READER_OPTIONS)
+        if options.begins is not None and options.begins.isdigit():
+            return responses.resumed(f"{run}.{options.begins}", options.reader, media_type, of=run)
+        return responses.response(hub.get(run), media_type, reader_from(options.reader, options.begins))
 
     async def cancel(run: str) -> Response:
-        found = find(run)
+        found = hub.get(run)
         found.cancel(Cause.CLIENT)
         return JSONResponse(describe(found))
 
+    routes.add_api_route("/v1/runs", some, methods=["GET"], **RUNS)
     routes.add_api_route("/v1/runs/{run}", state, methods=["GET"], **RUN)
+    routes.add_api_route("/v1/runs/{run}/result", result, methods=["GET"], **RUN_RESULT)
     routes.add_api_route("/v1/runs/{run}/events", events, methods=["GET"], **RUN_EVENTS)
     routes.add_api_route("/v1/runs/{run}", cancel, methods=["DELETE"], **CANCEL_DELETE)
     routes.add_api_route("/v1/runs/{run}/cancel", cancel, methods=["POST"], **CANCEL_POST)
     return routes
+
+
+def _list_query(request: Request) -> dict[str, str]:
+    """Return the parameters of the list.
+
+    Raises:
+        GatewayError: `invalid-option`, one is unknown or given twice.
+    """
+    asked: dict[str, str] = {}
+    for name, value in parse_qsl(request.url.query, keep_blank_values=True, max_num_fields=100):
+        if name not in LIST_NAMES:
+            raise invalid_option(name[:60], f"is no parameter of the list; known: {', '.join(LIST_NAMES)}")
+        if name in asked:
+            raise invalid_option(name, "is given twice")
+        asked[name] = value
+    return asked
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return PAGE_DEFAULT
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= PAGE_LIMIT):
+        raise invalid_option("limit", f"is {text[:40]!r}; allowed: a whole number from 1 to {PAGE_LIMIT}")
+    return int(text)

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
 from gateway.endpoints import arguments
-from gateway.endpoints.contract import SESSION, SESSION_CREATE, SESSION_END, NewSession
+from gateway.endpoints.contract import SESSION, SESSION_CREATE, SESSION_END
 from gateway.endpoints.requests import RequestLimits, read_body
+from gateway.endpoints.schemas import NewSession
 from gateway.errors import FieldError, GatewayError
 from gateway.runs.arguments import pointer
 from gateway.sessions import Session, Sessions

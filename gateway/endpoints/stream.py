@@ -1,30 +1,35 @@
 """A tool's stream: `GET|POST /v1/tools/{tool}/stream`, as SSE, JSON lines or one JSON object by Accept.
 
 A reconnect (Last-Event-ID) re-attaches to the run it names and never starts the tool again: docs of the
-protocol, section 3.
+protocol, section 3. `Prefer: respond-async` (RFC 7240) starts the run in the background instead.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from gateway.codec import ndjson, sse
 from gateway.codec.ndjson import NdjsonEncoder
 from gateway.codec.sse import SseEncoder
-from gateway.endpoints import collected
+from gateway.endpoints import collected, prefer
+from gateway.endpoints.awaited import AwaitedRun
 from gateway.endpoints.collected import CollectedRun
 from gateway.endpoints.contract import STREAM_GET, STREAM_POST
 from gateway.endpoints.express import Endpoint
 from gateway.endpoints.negotiation import choose
+from gateway.endpoints.prefer import Preferences
 from gateway.endpoints.requests import CallReader
 from gateway.endpoints.response import Encoder, RunStream, StreamTiming
-from gateway.errors import FieldError, GatewayError
+from gateway.endpoints.runstate import describe
+from gateway.errors import GatewayError
 from gateway.events import Ended, Outcome
 from gateway.runs.hub import Hub
 from gateway.runs.identity import parse_event_id
+from gateway.runs.policy import CANCEL, CONTINUE, ReaderOptions, Role, invalid_option
 from gateway.runs.run import Run
 
 STREAM_TYPES = (sse.MEDIA_TYPE, *ndjson.MEDIA_TYPES)
@@ -33,46 +38,98 @@ OFFERED = (*STREAM_TYPES, collected.MEDIA_TYPE)
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """How runs are streamed. `result_limit_bytes` bounds the answers that are held until the end."""
+    """How runs are streamed. `result_limit_bytes` bounds the answers that are held until the end, `wait_limit_s` a client's wait for it."""
 
     timing: StreamTiming = field(default_factory=StreamTiming)
     retry_ms: int = 2000
     result_limit_bytes: int = 64 * 1024 * 1024
+    wait_limit_s: int = 60
     debug: bool = False
 
 
 class RunResponses:
-    """Makes the response for a reader of a run, in the format that the request accepts."""
+    """Makes the response for a reader of a run, in the format that the request accepts, and for those who want its state or result."""
 
     def __init__(self, hub: Hub, settings: StreamSettings) -> None:
         self._hub = hub
         self._settings = settings
 
-    def response(self, run: Run, media_type: str, *, after: int | None = None) -> Response:
-        """Return a new reader's response. `after` is the last chunk it has; None for a first connection."""
+    @property
+    def wait_limit_s(self) -> int:
+        """The longest that a request may wait for a run's end."""
+        return self._settings.wait_limit_s
+
+    def response(self, run: Run, media_type: str, options: ReaderOptions) -> Response:
+        """Return a new reader's response."""
         settings = self._settings
         if media_type == collected.MEDIA_TYPE:
-            return CollectedRun(run, settings.timing, limit_bytes=settings.result_limit_bytes, after=after, debug=settings.debug)
-        return RunStream(run, self.encoder(run.id, media_type), settings.timing, after=after, debug=settings.debug)
+            return self._collected(run, options)
+        return RunStream(run, self._shared_encoder(run, media_type), settings.timing, options=options, debug=settings.debug)
 
-    def resumed(self, last_event_id: str, media_type: str, *, of: str | None = None) -> Response:
+    def resumed(self, last_event_id: str, options: ReaderOptions, media_type: str, *, of: str | None = None) -> Response:
         """Return the response to a reconnect: the rest of the run, 204 when there is none, `expired` when nobody knows it.
 
         `of` is the run that the URL names; None for a tool's URL, where the event id alone says which.
         """
-        place = parse_event_id(last_event_id)
-        if place is None or of not in (None, place[0]):
-            allowed = "an event id of this gateway, <run>.<number>" if of is None else f"an event id of this run, {of}.<number>"
-            detail = f"is {last_event_id[:60]!r}; allowed: {allowed}"
-            raise GatewayError("invalid-option", f"Last-Event-ID {detail}", errors=[FieldError("Last-Event-ID", detail)])
-        run_id, after = place
-        if after is None:
-            # Everything was delivered: the one answer after which EventSource stops (WHATWG HTML §9.2.3).
+        place = self._place(last_event_id, of)
+        if place is None:
             return Response(status_code=204)
+        run_id, after = place
         run = self._hub.find(run_id)
         if run is None:
             return self.expired(run_id, media_type)
-        return self.response(run, media_type, after=after)
+        return self.response(run, media_type, replace(options, after=after))
+
+    def head(self, media_type: str, last_event_id: str | None = None) -> Response:
+        """Return what a HEAD gets: what a GET would be, and no run is started or read for it."""
+        if last_event_id is not None and self._place(last_event_id, None) is None:
+            return Response(status_code=204)
+        return Response(media_type=media_type, headers={"Cache-Control": "no-cache, no-transform", "Vary": "Accept"})
+
+    def started(self, run: Run, preferences: Preferences) -> Response:
+        """Return the answer to who started a run in the background: 202 and where it is; its result where it ended within the wait."""
+        location = {"Location": f"/v1/runs/{run.id}"}
+        return self._awaited(run, preferences, location) if preferences.wait_s else self._state(run, preferences, location)
+
+    def result(self, run: Run, preferences: Preferences) -> Response:
+        """Return a run's result; 202 and its state while there is none, after the wait that was asked for."""
+        retry = {"Retry-After": "1"}
+        if run.ended is None and not preferences.wait_s:
+            return self._state(run, preferences, retry)
+        return self._awaited(run, preferences, retry)
+
+    def _awaited(self, run: Run, preferences: Preferences, pending: Mapping[str, str]) -> Response:
+        return AwaitedRun(
+            run,
+            wait_s=preferences.wait_s,
+            result=lambda: self._collected(run, ReaderOptions(role=Role.OBSERVER), preferences.applied()),
+            pending=lambda: self._state(run, preferences, pending),
+        )
+
+    @staticmethod
+    def _state(run: Run, preferences: Preferences, headers: Mapping[str, str]) -> Response:
+        return JSONResponse(describe(run), 202, {"Cache-Control": "no-store", **headers, **preferences.applied()})
+
+    def _collected(self, run: Run, options: ReaderOptions, headers: Mapping[str, str] | None = None) -> Response:
+        settings = self._settings
+        limit = settings.result_limit_bytes
+        return CollectedRun(run, settings.timing, limit_bytes=limit, options=options, headers=headers, debug=settings.debug)
+
+    @staticmethod
+    def _place(last_event_id: str, of: str | None) -> tuple[str, int] | None:
+        """Return the run and the chunk that an event id names, None for an end: everything was delivered.
+
+        To that, 204 is the one answer after which EventSource stops (WHATWG HTML §9.2.3).
+
+        Raises:
+            GatewayError: `invalid-option`, it is no event id, or another run's.
+        """
+        place = parse_event_id(last_event_id)
+        if place is None or of not in (None, place[0]):
+            allowed = "an event id of this gateway, <run>.<number>" if of is None else f"an event id of this run, {of}.<number>"
+            raise invalid_option("Last-Event-ID", f"is {last_event_id[:60]!r}; allowed: {allowed}")
+        run_id, after = place
+        return None if after is None else (run_id, after)
 
     def expired(self, run_id: str, media_type: str) -> Response:
         """Return an `end` event with status `expired`; a 4xx would hide the reason from EventSource."""
@@ -89,6 +146,10 @@ class RunResponses:
         lines = media_type if media_type in ndjson.MEDIA_TYPES else ndjson.MEDIA_TYPES[0]
         return NdjsonEncoder(run_id, media_type=lines, debug=self._settings.debug)
 
+    def _shared_encoder(self, run: Run, media_type: str) -> Encoder:
+        """Return the encoder that all readers of a run in this format have in common, so that a batch is encoded once."""
+        return run.shared(media_type, lambda: self.encoder(run.id, media_type))
+
 
 METHODS = frozenset({"GET", "HEAD", "POST"})
 
@@ -98,15 +159,18 @@ def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
 
     def stream(request: Request, tool: str, body: bytes) -> Response:
         media_type = choose(request.headers.get("accept"), OFFERED)
-        last_event_id = request.headers.get("last-event-id")
-        if last_event_id:
-            return responses.resumed(last_event_id, media_type)
-        call, policy = reader.read(request, tool, body, streaming=True)
-        if request.method == "HEAD":
-            # Says what a GET would be, and runs nothing.
-            reader.hub.check(call)
-            return Response(media_type=media_type, headers={"Cache-Control": "no-cache, no-transform", "Vary": "Accept"})
-        return responses.response(reader.hub.open(call, policy), media_type)
+        is_head = request.method == "HEAD"
+        if (resumption := reader.resumption(request)) is not None:
+            return responses.head(media_type, resumption[0]) if is_head else responses.resumed(*resumption, media_type)
+        preferences = prefer.read(request.headers.get(prefer.HEADER), wait_limit_s=responses.wait_limit_s)
+        in_background = preferences.respond_async
+        asked = reader.read(request, tool, body, streaming=True, on_disconnect=CONTINUE if in_background else CANCEL)
+        options = reader.reader(asked)
+        if is_head:
+            reader.hub.check(asked.call)
+            return responses.head(media_type)
+        run = reader.hub.open(asked.call, asked.options.policy, asked.claim)
+        return responses.started(run, preferences) if in_background else responses.response(run, media_type, options)
 
     return Endpoint(stream, METHODS, reader.limits.body_bytes)
 

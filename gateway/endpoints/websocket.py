@@ -19,13 +19,13 @@ from starlette.websockets import WebSocketDisconnect
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import SUBPROTOCOL, BadFrame, ClientFrame, EventEncoder, FrameEncoder
 from gateway.endpoints import arguments
-from gateway.endpoints.options import read_options
+from gateway.endpoints.options import STARTING_OPTIONS, read_options
 from gateway.endpoints.origin import OriginRule
 from gateway.endpoints.outlet import Outlet, SocketRun
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import CallReader
 from gateway.errors import CODES, FieldError, GatewayError
-from gateway.runs.policy import Cause
+from gateway.runs.policy import Cause, ReaderOptions
 from gateway.runs.run import Run
 
 
@@ -121,15 +121,15 @@ class Socket:
         if len(self._runs) >= self._settings.runs_limit:
             raise BadFrame(f"more than {self._settings.runs_limit} runs on one socket", 4413)
         try:
-            run = self._open(frame.payload)
+            run, options = self._open(frame.payload)
         except GatewayError as error:
             self._outlet.say(codec.error(frame.id, error))
             return
-        entry = self._outlet.attach(run, FrameEncoder(run.id, frame.id, debug=self._settings.debug))
+        entry = self._outlet.attach(run, FrameEncoder(run.id, frame.id, debug=self._settings.debug), options)
         self._runs[frame.id] = entry
         self._names[entry] = frame.id
 
-    def _open(self, payload: Mapping[str, Any]) -> Run:
+    def _open(self, payload: Mapping[str, Any]) -> tuple[Run, ReaderOptions]:
         tool = payload.get("tool")
         if not isinstance(tool, str):
             raise GatewayError("invalid-option", "subscribe needs a `tool`: its name", errors=[FieldError("tool", "is required")])
@@ -138,9 +138,9 @@ class Socket:
             raise GatewayError("invalid-option", "`args` is an object of arguments", errors=[FieldError("args", "must be an object")])
         arguments.check_depth(values, str(values).encode(), self._calls.limits.depth)
         options = [(f"_{name}", _option_text(name, value)) for name, value in payload.items() if name not in ("tool", "args")]
-        checked = read_options(options, self._calls.limits.options)
+        checked = read_options(options, self._calls.limits.options, names=STARTING_OPTIONS)
         call = self._calls.call(tool, values, checked, streaming=True)
-        return self._calls.hub.open(call, checked.policy)
+        return self._calls.hub.open(call, checked.policy), checked.reader
 
     def _leave(self, name: str) -> None:
         """The client wants no more of a run; the run's policy says what that means. An id of no run is old news."""
@@ -161,10 +161,10 @@ class Socket:
 class PlainSocket:
     """One run on a socket without a subprotocol: the SSE events as objects; the socket closes after `end`."""
 
-    def __init__(self, websocket: WebSocket, run: Run, settings: SocketSettings) -> None:
+    def __init__(self, websocket: WebSocket, run: Run, options: ReaderOptions, settings: SocketSettings) -> None:
         self._websocket = websocket
         self._outlet = Outlet(websocket, write_timeout_s=settings.write_timeout_s)
-        self._entry = self._outlet.attach(run, EventEncoder(run.id, debug=settings.debug))
+        self._entry = self._outlet.attach(run, EventEncoder(run.id, debug=settings.debug), options)
         self._done = asyncio.Event()
 
     async def serve(self) -> None:
@@ -216,7 +216,7 @@ def router(reader: CallReader, settings: SocketSettings, origins: OriginRule) ->
             return
         try:
             plain, options = reader.split_query(websocket)
-            checked = read_options(options, reader.limits.options)
+            checked = read_options(options, reader.limits.options, names=STARTING_OPTIONS)
             schema = reader.hub.catalog.find(tool, checked.pool).parameters
             values = arguments.from_query(plain, schema, depth_limit=reader.limits.depth)
             run = reader.hub.open(reader.call(tool, values, checked, streaming=True), checked.policy)
@@ -230,7 +230,7 @@ def router(reader: CallReader, settings: SocketSettings, origins: OriginRule) ->
         except BaseException:
             run.cancel(Cause.DISCONNECT)
             raise
-        await PlainSocket(websocket, run, settings).serve()
+        await PlainSocket(websocket, run, checked.reader, settings).serve()
 
     async def admitted(websocket: WebSocket) -> bool:
         try:

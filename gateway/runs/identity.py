@@ -12,6 +12,7 @@ import time
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 _SHIFTS = range(120, -1, -10)
+_RUN_ID = re.compile(r"r_[0-9A-HJKMNP-TV-Z]{26}")
 _EVENT_ID = re.compile(r"(r_[0-9A-HJKMNP-TV-Z]{26})\.(end|[0-9]{1,15})")
 
 
@@ -36,6 +37,19 @@ def new_run_id() -> str:
     """Return a fresh id of 28 characters."""
     number = (time.time_ns() // 1_000_000) << 80 | _randomness.take()
     return "r_" + "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+
+
+def is_run_id(text: str) -> bool:
+    """Return whether a text has the form of a run's id."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def created_ms(run_id: str) -> int:
+    """Return when a run was accepted, by its id: Unix milliseconds."""
+    number = 0
+    for letter in run_id[2:12]:
+        number = number << 5 | _ALPHABET.index(letter)
+    return number
 
 
 def parse_event_id(text: str) -> tuple[str, int | None] | None:

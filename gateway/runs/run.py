@@ -1,28 +1,34 @@
 """One execution of a tool, from its acceptance to its end: queued, running, ended.
 
 Opened by the hub; a LeaseHolder of its pool, then the ToolSink of its worker. It numbers what arrives in its log,
-wakes its readers, and decides every ending: the tool's own, a cancel, a deadline, a lost worker, the last reader's
+wakes its readers, and decides every ending: the tool's own, a cancel, a deadline, a lost worker, the last subscriber's
 leaving. Nothing here awaits and a run owns no task: each step is a short synchronous change of state, called from
 the event loop, so no cancellation can come in between and none can be swallowed.
 
     state    what it holds        what ends it
-    queued   a pool's ticket      a lease (-> running) · refusal · cancel · deadline · the last reader leaves
-    running  a worker's call      the call's end · cancel · deadline · the last reader leaves
+    queued   a pool's ticket      a lease (-> running) · refusal · cancel · deadline · the last subscriber leaves
+    running  a worker's call      the call's end · cancel · deadline · the last subscriber leaves
     ended    its log              being forgotten by the hub
+
+What "the last subscriber leaves" means is the policy's (`OnDisconnect`); subscribers of other gateways count, observers don't.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from gateway import timers
 from gateway.call import NOTHING, ToolCall
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Outcome, Started, Status, Timing
+from gateway.runlog.base import RunRecorder
+from gateway.runlog.budget import MemoryBudget
 from gateway.runlog.memory import MemoryLog
-from gateway.runs.policy import Cause, RunPolicy
+from gateway.runs.policy import READ_ALL, Cause, Leaving, Overflow, ReaderOptions, Role, RunPolicy
+from gateway.runs.stopwatch import Stopwatch
 from gateway.runs.subscription import Subscription
 from gateway.transport.base import StreamCall
 from gateway.workers.dispatch import Ticket
@@ -30,14 +36,30 @@ from gateway.workers.lease import Lease, LeaseRequest
 from gateway.workers.pool import Pool
 from gateway.workers.toolstream import ToolEnd
 
+Shared = TypeVar("Shared")
+
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """The bounds that the settings put on every run."""
+    """The bounds that the settings put on every run.
+
+    `log_bytes` and `log_chunks` bound its log; `plain_log_bytes` does where it ends with its last subscriber and nobody has a
+    key to it: then a reader that comes back is an exception, and what it is too late for is a gap.
+    """
 
     log_bytes: int = 4 * 1024 * 1024
+    plain_log_bytes: int = 512 * 1024
     log_chunks: int = 100_000
     heartbeat_s: float = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class KeptPlace:
+    """The place of the last subscriber, kept while nobody reads and somebody may come back."""
+
+    cursor: int
+    taken_bytes: int
+    lag_bytes: int
 
 
 class RunOwner(Protocol):
@@ -50,27 +72,53 @@ class RunOwner(Protocol):
 class Run:
     """One execution. See the module's table for its states."""
 
-    def __init__(self, run_id: str, call: ToolCall, policy: RunPolicy, limits: RunLimits, owner: RunOwner) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        call: ToolCall,
+        policy: RunPolicy,
+        limits: RunLimits,
+        owner: RunOwner,
+        budget: MemoryBudget | None = None,
+        *,
+        is_claimed: bool = False,
+    ) -> None:
+        """`budget` is what all runs' logs share; None: one of its own. `is_claimed`: somebody has an idempotency key to the run."""
         self.id = run_id
         self.call = call
         self.policy = policy
-        self.log = MemoryLog(limit_bytes=limits.log_bytes, limit_chunks=limits.log_chunks)
+        is_plain = policy.on_disconnect.kind is Leaving.CANCEL and not is_claimed
+        log_bytes = min(limits.plain_log_bytes, limits.log_bytes) if is_plain else limits.log_bytes
+        self.log = MemoryLog(limit_bytes=log_bytes, limit_chunks=limits.log_chunks, budget=budget)
         self.ended: Ended | None = None
+        self.pool: str | None = None
         self.worker_id: str | None = None
+        # Tells other gateways what happens; None: there are none.
+        self.recorder: RunRecorder | None = None
         self._limits = limits
         self._owner = owner
         self._timers = timers.running()
         # A tuple: one who leaves while all are being woken must not make another one be passed over.
         self._readers: tuple[Subscription, ...] = ()
+        # Those of them that are skipped or cut when they lag.
+        self._sheds: list[Subscription] = []
+        self._subscribers = 0
+        self._remote = 0
+        # While nobody reads and somebody may come back.
+        self._grace: timers.Timer | None = None
+        self._kept: KeptPlace | None = None
+        # Who waits for nothing but the end.
+        self._waiters: list[Callable[[], None]] = []
+        # What the readers share, by name.
+        self._shared: dict[str, Any] = {}
+        self._released = False
         self._was_queued = False
         self._paused = False
         self._ticket: Ticket | None = None
         self._upstream: StreamCall | None = None
-        self._accepted_at = self._timers.time()
-        self._leased_at: float | None = None
-        self._first_chunk_at: float | None = None
-        self._last_chunk_at: float | None = None
-        self._timer = self._timers.call_later(call.timeout_s, self._check_deadlines)
+        now = self._timers.time()
+        self._watch = Stopwatch(now, call.timeout_s, policy.deadlines)
+        self._timer = self._timers.call_at(self._watch.next_deadline(now, paused=False)[0], self._check_deadlines)
 
     @property
     def state(self) -> str:
@@ -78,6 +126,11 @@ class Run:
         if self.ended is not None:
             return self.ended.outcome.value
         return "queued" if self._upstream is None else "running"
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """The place in the pool's queue and how many wait there; None when it does not wait."""
+        return None if self._ticket is None else (self._ticket.position, self._ticket.depth)
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.call.tool}: {self.state}, {self.log.next - 1} chunks, {len(self._readers)} readers>"
@@ -88,6 +141,7 @@ class Run:
         Raises:
             GatewayError: the pool refuses at once; the run is then as if it had never been.
         """
+        self.pool = pool.name
         request = LeaseRequest(self.call.session_id, self.call.affinity, self.call.tool)
         try:
             granted = pool.acquire(request, self)
@@ -100,18 +154,50 @@ class Run:
         else:
             self.on_lease(granted)
 
-    def subscribe(self, wake: Callable[[], None], *, after: int | None = None) -> Subscription:
-        """Return a new reader; `wake` is not called before that.
-
-        `after` is the number of the last chunk it has: None for a first connection.
-        """
-        cursor = 1 if after is None else min(after, self.log.next - 1) + 1
-        started = Started(self.id, self.call.tool, self._details(), None if after is None else cursor)
-        reader = Subscription(self, started, cursor, wake)
+    def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
+        """Return a new reader; `wake` is not called before that."""
+        log = self.log
+        # A reader that begins live is told so as one that comes back is: its first event has no id to come back to the start by.
+        after = log.next - 1 if options.live else options.after
+        cursor = 1 if after is None else min(after, log.next - 1) + 1
+        resumed_from = None if after is None else cursor
+        reader = Subscription(self, Started(self.id, self.call.tool, self._details(), resumed_from), cursor, wake, options)
         self._readers += (reader,)
+        if reader.holds:
+            log.places.append(reader)
+        elif options.overflow is not Overflow.BLOCK:
+            self._sheds.append(reader)
+        if options.role is Role.SUBSCRIBER:
+            self._subscribers += 1
+            self._end_grace()
         if self._ticket is not None:
-            reader.note(_queued(self._ticket.position, self._ticket.depth))
+            reader.note(self._queued(self._ticket.position, self._ticket.depth))
         return reader
+
+    def remote_subscribers(self, count: int) -> None:
+        """Say how many subscribers there are on other gateways: they keep the run alive as those here do."""
+        left, self._remote = self._remote > 0 and count == 0, count
+        if count:
+            self._end_grace()
+        elif left and not self._subscribers:
+            self._left_alone(self.log.next)
+
+    def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
+        """Return what all readers of this run have in common under a name, made by the first of them: an encoder."""
+        found: Shared | None = self._shared.get(name)
+        if found is None:
+            found = self._shared[name] = make()
+        return found
+
+    def when_ended(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have a callback called once the run has ended, if it hasn't yet; return what takes that back, idempotent."""
+        self._waiters.append(callback)
+
+        def forget() -> None:
+            if callback in self._waiters:
+                self._waiters.remove(callback)
+
+        return forget
 
     def cancel(self, cause: Cause) -> None:
         """End the run as cancelled, whatever it is doing; idempotent."""
@@ -119,26 +205,32 @@ class Run:
         problem = "shutting-down" if cause is Cause.SHUTDOWN else "cancelled"
         self._end(outcome, GatewayError(problem, f"The run ended: {cause.value}"))
 
+    def release(self) -> None:
+        """Let go of the log of a run that has ended, once the readers that it still has are gone."""
+        self._released = True
+        if not self._readers:
+            self.log.close()
+
     # the pool's answers: LeaseHolder
 
     def on_lease(self, lease: Lease) -> None:
         """A worker is ours: start the call on it."""
         self._ticket = None
         self.worker_id = lease.worker_id
-        self._leased_at = self._timers.time()
-        remaining_s = max(self.call.timeout_s - (self._leased_at - self._accepted_at), 0.001)
+        watch = self._watch
+        now = watch.leased_at = self._timers.time()
         try:
-            self._upstream = lease.execute(self.call, self.id, remaining_s, self)
+            self._upstream = lease.execute(self.call, self.id, watch.remaining_s(now), self)
         except TypeError as exc:
             # Only a gRPC caller can have an argument that JSON has no word for.
             self._end(Outcome.ERROR, GatewayError("invalid-arguments", f"An argument can't be sent as JSON: {exc}"))
             return
-        if self.policy.idle_timeout_s is not None:
+        deadlines = self.policy.deadlines
+        if deadlines.idle_s is not None or deadlines.first_chunk_s is not None:
             self._timer.cancel()
             self._check_deadlines()
-        if self._was_queued:
-            for reader in self._readers:
-                reader.show(Status("running", {"worker": lease.worker_id}))
+        if self._was_queued or self.recorder is not None:
+            self._tell(Status("running", {"worker": lease.worker_id, "pool": lease.pool, "attempt": 1}))
 
     def on_refused(self, error: GatewayError) -> None:
         """The queue gave up on us."""
@@ -147,8 +239,7 @@ class Run:
 
     def on_position(self, position: int, depth: int) -> None:
         """Our place in the queue changed."""
-        for reader in self._readers:
-            reader.show(_queued(position, depth))
+        self._tell(self._queued(position, depth))
 
     # the worker's answers: ToolSink
 
@@ -156,17 +247,20 @@ class Run:
         """Number a batch, and make the worker wait where the slowest reader is too far behind."""
         if self.ended is not None:
             return
-        self._last_chunk_at = self._timers.time()
-        if self._first_chunk_at is None:
-            self._first_chunk_at = self._last_chunk_at
-        self.log.append(payloads, size_bytes, attributes)
+        self._watch.chunks_came(self._timers.time())
+        before_bytes = self.log.total_bytes
+        batch = self.log.append(payloads, size_bytes, attributes)
+        if self.recorder is not None:
+            self.recorder.appended(batch)
         for reader in self._readers:
             reader.wake()
-        # What nobody has taken is in the log: a short log says without looking at the readers that none lags.
-        limit = self.policy.lag_bytes
-        if self.log.size_bytes > limit and not self._paused and self._lag_bytes() > limit and self._upstream is not None:
+        if not self._paused and self.log.is_lagging() and self._upstream is not None:
             self._paused = True
             self._upstream.pause_reading()
+        if self._sheds:
+            # A copy, and last: who is cut leaves at once, which may end the run.
+            for reader in list(self._sheds):
+                reader.shed(before_bytes)
 
     def on_end(self, end: ToolEnd) -> None:
         """The call has ended."""
@@ -182,30 +276,52 @@ class Run:
     # the readers' news: ReadableRun
 
     def reader_advanced(self) -> None:
-        """Let the worker go on once every reader is near enough, and forget what all have read."""
-        if self._paused and self._lag_bytes() <= self.policy.lag_bytes // 2 and self._upstream is not None:
+        """Let the worker go on once every reader is near enough."""
+        if self._paused and self._upstream is not None and not self.log.is_lagging(2):
             self._paused = False
             # The silence until now was ours, not the tool's.
-            self._last_chunk_at = self._timers.time()
+            if self._watch.last_chunk_at is not None:
+                self._watch.last_chunk_at = self._timers.time()
             self._upstream.resume_reading()
-        readers = self._readers
-        self.log.discard(readers[0].cursor if len(readers) == 1 else min(reader.cursor for reader in readers))
 
     def reader_left(self, subscription: Subscription) -> None:
-        """Apply the disconnect policy when the last one has gone."""
+        """Apply the disconnect policy when the last subscriber has gone."""
         self._readers = tuple(reader for reader in self._readers if reader is not subscription)
-        if self._readers:
-            self.reader_advanced()
-            return
-        self.log.discard(self.log.next)
-        if self.ended is None:
-            self.cancel(Cause.DISCONNECT)
-
-    def _lag_bytes(self) -> int:
-        """How far the slowest reader is behind the worker."""
+        if subscription.holds:
+            self.log.places.remove(subscription)
+        elif subscription in self._sheds:
+            self._sheds.remove(subscription)
         if not self._readers:
-            return 0
-        return self.log.total_bytes - min(reader.taken_bytes for reader in self._readers)
+            self._shared.clear()
+            if self._released:
+                self.log.close()
+        if subscription.options.role is Role.SUBSCRIBER:
+            self._subscribers -= 1
+            if self.ended is None and not self._subscribers and not self._remote:
+                self._left_alone(subscription.cursor)
+        # At once: else one who came now would pin what this one did, and the next one more than that.
+        self.log.trim()
+        self.reader_advanced()
+
+    def _left_alone(self, cursor: int) -> None:
+        """The last subscriber has left, having taken everything ahead of `cursor`."""
+        on_disconnect = self.policy.on_disconnect
+        if on_disconnect.kind is Leaving.CANCEL:
+            self.cancel(Cause.DISCONNECT)
+        elif on_disconnect.kind is Leaving.GRACE and self.ended is None:
+            log = self.log
+            self._kept = KeptPlace(cursor, log.bytes_before(cursor), log.lag_limit_bytes)
+            log.places.append(self._kept)
+            self._grace = self._timers.call_later(on_disconnect.grace_s, partial(self.cancel, Cause.GRACE))
+
+    def _end_grace(self) -> None:
+        """Somebody reads again, or nobody ever will."""
+        if self._grace is not None and self._kept is not None:
+            self._grace.cancel()
+            self.log.places.remove(self._kept)
+            self._grace = self._kept = None
+            self.log.trim()
+            self.reader_advanced()
 
     def _check_deadlines(self) -> None:
         """End the run where a deadline has passed, else look again at the next one.
@@ -213,69 +329,69 @@ class Run:
         One timer a run: chunks only note when they came, they don't move it.
         """
         now = self._timers.time()
-        deadline = self._accepted_at + self.call.timeout_s
-        if now >= deadline:
-            waited_for = "a worker" if self._upstream is None else "the tool"
-            self._expire(f"{self.call.timeout_s:g} s passed, the run's time-out, waiting for {waited_for}")
-            return
-        idle_s = self.policy.idle_timeout_s
-        if idle_s is not None and self._leased_at is not None:
-            # While the worker is made to wait for a slow reader, its silence is ours.
-            quiet_since = now if self._paused else (self._last_chunk_at or self._leased_at)
-            if now >= quiet_since + idle_s:
-                self._expire(f"{idle_s:g} s passed without a chunk, the run's idle time-out")
-                return
-            deadline = min(deadline, quiet_since + idle_s)
-        self._timer = self._timers.call_at(deadline, self._check_deadlines)
-
-    def _expire(self, detail: str) -> None:
-        self._end(Outcome.DEADLINE, GatewayError("worker-timeout", detail))
+        when, limit = self._watch.next_deadline(now, paused=self._paused)
+        if now >= when:
+            self._end(Outcome.DEADLINE, self._watch.passed(limit))
+        else:
+            self._timer = self._timers.call_at(when, self._check_deadlines)
 
     def _end(self, outcome: Outcome, error: GatewayError | None, metadata: Mapping[str, str] | None = None) -> None:
         if self.ended is not None:
             return
         self._timer.cancel()
-        self.ended = Ended(outcome, self.log.next - 1, self._decorate(metadata or {}), self.timing(), error)
+        self.ended = end = Ended(outcome, self.log.next - 1, self._decorate(metadata or {}), self.timing(), error)
         if self._ticket is not None:
             self._ticket.cancel()
         elif self._upstream is not None:
             # Harmless when the call has ended by itself; otherwise RST_STREAM leaves with this very step.
             self._upstream.cancel()
         self._ticket = self._upstream = None
+        self._end_grace()
+        self.log.end()
         # An ended run is known for a while; its arguments, which may be megabytes, are not needed for that.
         call = self.call
         self.call = ToolCall(call.tool, NOTHING, call.timeout_s, call.streaming, call.session_id, call.pool)
+        if self.recorder is not None:
+            self.recorder.ended(end)
         for reader in self._readers:
             reader.wake()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
         self._owner.run_ended(self)
 
     def _decorate(self, metadata: Mapping[str, str]) -> Mapping[str, str]:
         """Add what Snakepit adds to a final chunk, where the worker hasn't said it itself."""
-        if self.worker_id is None or self._leased_at is None:
+        if self.worker_id is None or self._watch.leased_at is None:
             return metadata
-        elapsed_ms = int((self._timers.time() - self._leased_at) * 1000)
+        elapsed_ms = int((self._timers.time() - self._watch.leased_at) * 1000)
         return {"execution_time_ms": str(elapsed_ms), "tool_type": "remote", "worker_id": self.worker_id, **metadata}
 
     def timing(self) -> Timing:
         """Return how long it took so far."""
-        return Timing(
-            None if self._leased_at is None else self._since_accepted_ms(self._leased_at),
-            None if self._first_chunk_at is None else self._since_accepted_ms(self._first_chunk_at),
-            self._since_accepted_ms(self._timers.time()),
-        )
+        return self._watch.timing(self._timers.time())
 
-    def _since_accepted_ms(self, moment: float) -> int:
-        return int((moment - self._accepted_at) * 1000)
+    def _tell(self, status: Status) -> None:
+        if self.recorder is not None:
+            self.recorder.status(status)
+        for reader in self._readers:
+            reader.show(status)
+
+    def _queued(self, position: int, depth: int) -> Status:
+        return Status("queued", {"position": position, "depth": depth, "pool": self.pool})
 
     def _details(self) -> dict[str, Any]:
         uri = f"/v1/runs/{self.id}"
-        return {
-            "on_disconnect": self.policy.on_disconnect.value,
+        details = {
+            "on_disconnect": str(self.policy.on_disconnect),
             "timeout_ms": int(self.call.timeout_s * 1000),
             "heartbeat_ms": int(self._limits.heartbeat_s * 1000),
             "links": {"events": f"{uri}/events", "cancel": f"{uri}/cancel"},
         }
-
-
-def _queued(position: int, depth: int) -> Status:
-    return Status("queued", {"position": position, "depth": depth})
+        deadlines = self.policy.deadlines
+        named = (
+            ("queue_timeout_ms", deadlines.queue_s),
+            ("first_chunk_timeout_ms", deadlines.first_chunk_s),
+            ("idle_timeout_ms", deadlines.idle_s),
+        )
+        return details | {name: int(seconds * 1000) for name, seconds in named if seconds is not None}

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from gateway.events import Chunks, Ended, Event, Gap, Started, Status
 from gateway.runlog.memory import MemoryLog
+from gateway.runs.policy import Overflow, ReaderOptions, Role
 
 
 class ReadableRun(Protocol):
@@ -21,7 +22,7 @@ class ReadableRun(Protocol):
     ended: Ended | None
 
     def reader_advanced(self) -> None:
-        """A reader has taken something: the worker may go on, what all have read may go."""
+        """A reader has taken something: the worker may go on."""
 
     def reader_left(self, subscription: Subscription) -> None:
         """The reader is gone."""
@@ -30,30 +31,42 @@ class ReadableRun(Protocol):
 class Subscription:
     """A reader's cursor. `wake` is called from the event loop whenever there is something new to take; it must not block."""
 
-    __slots__ = ("_closed", "_ended", "_run", "_started", "_status", "cursor", "taken_bytes", "wake")
+    __slots__ = ("_closed", "_ended", "_gap", "_run", "_started", "_status", "cursor", "cut", "lag_bytes", "options", "taken_bytes", "wake")
 
-    def __init__(self, run: ReadableRun, started: Started, cursor: int, wake: Callable[[], None]) -> None:
+    def __init__(self, run: ReadableRun, started: Started, cursor: int, wake: Callable[[], None], options: ReaderOptions) -> None:
+        log = run.log
         self._run = run
         self._started: Started | None = started
         self._status: Status | None = None
+        self._gap: Gap | None = None
         self._ended = False
         self._closed = False
         self.wake = wake
+        self.options = options
+        self.lag_bytes = min(options.lag_bytes, log.lag_limit_bytes)
         # The number of the chunk it takes next.
         self.cursor = cursor
-        # All bytes up to the cursor: the run compares it with its log's total to see how far behind this reader is.
-        self.taken_bytes = run.log.total_bytes - run.log.bytes_from(cursor)
+        # All bytes up to the cursor: what the log's total is more than that is how far behind this reader is.
+        self.taken_bytes = log.bytes_before(cursor)
+        # True once it lagged too far for its overflow policy: its connection is to be closed, without an end.
+        self.cut = False
 
     @property
     def finished(self) -> bool:
         """True once the end event was taken."""
         return self._ended
 
-    def take(self) -> Event | None:
-        """Return the next event, or None while there is nothing new.
+    @property
+    def holds(self) -> bool:
+        """Whether it must lose nothing, and the worker waits for it."""
+        return self.options.overflow is Overflow.BLOCK and self.options.role is Role.SUBSCRIBER
+
+    def take(self, limit: int | None = None) -> Event | None:
+        """Return the next event, or None while there is nothing new, and always once the reader was cut.
 
         Order: `Started`, then chunks, each status (the newest only) ahead of the chunks that follow it, then `Ended`
-        once. A gap stands where chunks are gone.
+        once. A gap stands where chunks are gone. `limit` bounds the chunks of one event, and of these alone: with 0, chunks
+        stay where they are, and so does an end behind them.
         """
         if self._started is not None:
             started, self._started = self._started, None
@@ -61,10 +74,16 @@ class Subscription:
         if self._status is not None:
             status, self._status = self._status, None
             return status
+        if self.cut:
+            return None
+        if self._gap is not None:
+            gap, self._gap = self._gap, None
+            return gap
         run = self._run
-        item = run.log.read(self.cursor)
-        if item is not None:
-            return self._advance(item)
+        log = run.log
+        if self.cursor < log.next:
+            item = log.read(self.cursor, limit)
+            return None if item is None else self._advance(item)
         if run.ended is not None and not self._ended:
             self._ended = True
             return run.ended
@@ -74,11 +93,14 @@ class Subscription:
         if isinstance(item, Chunks):
             self.cursor = item.first + len(item.payloads)
             self.taken_bytes += item.size_bytes
-            self._run.reader_advanced()
         else:
-            self.cursor = item.last + 1
-            self.taken_bytes = self._run.log.total_bytes - self._run.log.size_bytes
+            self._move(item.last + 1)
+        self._run.reader_advanced()
         return item
+
+    def _move(self, cursor: int) -> None:
+        self.cursor = cursor
+        self.taken_bytes = self._run.log.bytes_before(cursor)
 
     def note(self, status: Status) -> None:
         """Have a status taken next, in place of one that was not taken yet."""
@@ -89,8 +111,27 @@ class Subscription:
         self.note(status)
         self.wake()
 
+    def shed(self, before_bytes: int) -> None:
+        """Apply the overflow policy, LATEST or DISCONNECT, where the reader lags by more than it may.
+
+        `before_bytes` is what the log's total was ahead of the newest batch, which nobody can be late for yet.
+        """
+        log = self._run.log
+        if self.cut or before_bytes - self.taken_bytes <= self.lag_bytes:
+            return
+        if self.options.overflow is Overflow.DISCONNECT:
+            self.cut = True
+        elif self.cursor < log.next - 1:
+            newest = log.next - 1
+            first = self.cursor if self._gap is None else self._gap.first
+            self._gap = Gap(first, newest - 1, "slow_consumer")
+            self._move(newest)
+        else:
+            return
+        self.wake()
+
     def close(self) -> None:
-        """Leave the run; idempotent. The last reader's leaving is the disconnect that the run's policy is about."""
+        """Leave the run; idempotent. The last subscriber's leaving is the disconnect that the run's policy is about."""
         if not self._closed:
             self._closed = True
             self._run.reader_left(self)

@@ -286,7 +286,7 @@ class TestFullPool:
                 queued = (await anext(events)).json()
             rest = [event async for event in events]
             await response.aclose()
-        assert queued == {"state": "queued", "position": 1, "depth": 1}
+        assert queued == {"state": "queued", "position": 1, "depth": 1, "pool": "default"}
         assert [event.event for event in rest] == ["status", "message", "message", "end"]
         assert rest[0].json()["state"] == "running"
         assert rest[-1].json()["status"] == "ok"

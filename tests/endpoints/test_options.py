@@ -3,8 +3,20 @@ from __future__ import annotations
 import pytest
 
 from gateway.call import Affinity
-from gateway.endpoints.options import OptionLimits, read_options
+from gateway.endpoints.options import READER_OPTIONS, STARTING_OPTIONS, OptionLimits, read_options, reader_from
 from gateway.errors import GatewayError
+from gateway.runs.policy import (
+    CANCEL,
+    CONTINUE,
+    READ_ALL,
+    Deadlines,
+    Leaving,
+    OnDisconnect,
+    Overflow,
+    ReaderOptions,
+    Role,
+    RunPolicy,
+)
 
 LIMITS = OptionLimits(timeout_s=300, timeout_limit_s=3600, meta_keys=frozenset({"tenant", "binary_format:x"}), lag_bytes=7)
 
@@ -20,8 +32,9 @@ def error_of(*options: tuple[str, str], grpc_timeout: str | None = None) -> Gate
 def test_no_options_are_the_defaults() -> None:
     options = read_options([], LIMITS)
     assert (options.session_id, options.pool, options.timeout_s, options.affinity, options.metadata) == (None, None, 300, None, {})
-    assert (options.policy.on_disconnect, options.policy.overflow, options.policy.idle_timeout_s) == ("cancel", "block", None)
-    assert options.policy.lag_bytes == 7
+    assert options.policy == RunPolicy(CANCEL, Deadlines())
+    assert options.reader == ReaderOptions(lag_bytes=7)
+    assert (options.given, options.begins) == ((), None)
 
 
 def test_every_option_is_read() -> None:
@@ -29,15 +42,22 @@ def test_every_option_is_read() -> None:
         "_session": "s",
         "_pool": "p",
         "_timeout_ms": "1500",
+        "_queue_timeout_ms": "30",
+        "_first_chunk_timeout_ms": "40",
         "_idle_timeout_ms": "20",
         "_affinity": "strict_fail_fast",
-        "_on_disconnect": "cancel",
-        "_overflow": "block",
+        "_on_disconnect": "grace:2s",
+        "_overflow": "latest",
+        "_role": "observer",
+        "_from": "live",
         "_meta.tenant": "acme",
     }
     options = read_options(given.items(), LIMITS)
     assert (options.session_id, options.pool, options.timeout_s, options.affinity) == ("s", "p", 1.5, Affinity.STRICT_FAIL_FAST)
-    assert options.policy.idle_timeout_s == 0.02
+    assert options.policy == RunPolicy(OnDisconnect(Leaving.GRACE, 2), Deadlines(queue_s=0.03, first_chunk_s=0.04, idle_s=0.02))
+    assert options.reader == ReaderOptions(Role.OBSERVER, Overflow.LATEST, 7)
+    assert options.begins == "live"
+    assert {name for name, _ in options.given} == set(given) - {"_role", "_from"}
     assert options.metadata == {"tenant": "acme"}
 
 
@@ -54,13 +74,13 @@ def test_an_option_given_twice_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "1.5", "x", "3600001", "9" * 30, "٣", "+5"])
-@pytest.mark.parametrize("name", ["_timeout_ms", "_idle_timeout_ms"])
+@pytest.mark.parametrize("name", ["_timeout_ms", "_queue_timeout_ms", "_first_chunk_timeout_ms", "_idle_timeout_ms"])
 def test_a_time_out_is_a_whole_number_within_the_limit(name: str, value: str) -> None:
     error = error_of((name, value))
     assert (error.errors[0].field, "from 1 to 3600000" in error.detail) == (name, True)
 
 
-@pytest.mark.parametrize("name", ["_affinity", "_on_disconnect", "_overflow"])
+@pytest.mark.parametrize("name", ["_affinity", "_on_disconnect", "_overflow", "_role"])
 def test_a_choice_names_what_is_allowed(name: str) -> None:
     assert "allowed: " in error_of((name, "sometimes")).detail
 
@@ -88,3 +108,40 @@ def test_metadata_is_for_the_keys_that_the_settings_allow(key: str) -> None:
 
 def test_metadata_values_are_bounded() -> None:
     assert "the limit is 4096" in error_of(("_meta.tenant", "x" * 4097)).detail
+
+
+def test_a_kind_of_request_may_mean_another_policy_when_it_names_none() -> None:
+    assert read_options([], LIMITS, on_disconnect=CONTINUE).policy.on_disconnect == CONTINUE
+    assert read_options([("_session", "s")], LIMITS, on_disconnect=CONTINUE).policy.on_disconnect == CONTINUE
+    assert read_options([("_on_disconnect", "cancel")], LIMITS, on_disconnect=CONTINUE).policy.on_disconnect == CANCEL
+
+
+@pytest.mark.parametrize(("name", "names"), [("_timeout_ms", READER_OPTIONS), ("_from", STARTING_OPTIONS), ("_role", STARTING_OPTIONS)])
+def test_an_option_of_another_kind_of_request_is_refused(name: str, names: tuple[str, ...]) -> None:
+    with pytest.raises(GatewayError, match=f"{name} has no meaning for this kind of request; known here: {names[0]}"):
+        read_options([(name, "1")], LIMITS, names=names)
+
+
+def test_metadata_is_no_readers_option() -> None:
+    with pytest.raises(GatewayError, match=r"_meta\.tenant is no option; known: _from, _role, _overflow"):
+        read_options([("_meta.tenant", "x")], LIMITS, names=READER_OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("begins", "options"),
+    [
+        (None, READ_ALL),
+        ("start", READ_ALL),
+        ("live", ReaderOptions(live=True)),
+        ("0", ReaderOptions(after=0)),
+        ("17", ReaderOptions(after=17)),
+    ],
+)
+def test_from_says_where_a_reader_begins(begins: str | None, options: ReaderOptions) -> None:
+    assert reader_from(READ_ALL, begins) == options
+
+
+@pytest.mark.parametrize("begins", ["", "-1", "1.5", "end", "٣", "9" * 16])
+def test_from_of_anything_else_names_what_is_allowed(begins: str) -> None:
+    with pytest.raises(GatewayError, match="allowed: start, live, a chunk's number, or an event id"):
+        reader_from(READ_ALL, begins)

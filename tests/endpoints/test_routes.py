@@ -44,7 +44,8 @@ async def test_run_is_described_while_it_lives_and_after(running: Running) -> No
         call.end()
         await stream.aread()
     assert (live["state"], live["tool"], live["session"], live["worker"], live["chunks"]) == ("running", "count", "s", "w-1", 2)
-    assert live["links"] == {"self": run, "events": f"{run}/events", "cancel": f"{run}/cancel"}
+    assert live["links"] == {"self": run, "events": f"{run}/events", "result": f"{run}/result", "cancel": f"{run}/cancel"}
+    assert (live["pool"], live["on_disconnect"]) == ("default", "cancel")
     ended = (await running.client.get(run)).json()
     assert (ended["state"], ended["end"]["status"], ended["end"]["chunks"]) == ("ok", "ok", 2)
 
@@ -66,7 +67,7 @@ async def test_cancel_of_a_queued_run_ends_it(running: Running) -> None:
     running.pool.busy = True
     request = asyncio.ensure_future(running.client.get(COUNT))
     ticket = await running.pool.next_ticket()
-    run = next(iter(running.gateway.hub._open))
+    run = running.gateway.hub.list(limit=1).runs[0].id
     await running.client.delete(f"/v1/runs/{run}")
     problem(await within(request), 499, "cancelled")
     assert ticket.cancelled.is_set()

@@ -248,8 +248,8 @@ async def test_queued_run_says_its_place_and_then_its_worker(serve: Serve) -> No
             async for part in text:
                 received += part
     assert [data for name, data in messages(received) if name == "status"] == [
-        {"state": "queued", "position": 1, "depth": 1},
-        {"state": "running", "worker": "w-1"},
+        {"state": "queued", "position": 1, "depth": 1, "pool": "default"},
+        {"state": "running", "worker": "w-1", "pool": "default", "attempt": 1},
     ]
     assert messages(received)[-1][1]["timing"]["queue_ms"] >= 0
 
@@ -392,13 +392,22 @@ async def test_reconnect_with_an_end_id_of_an_unknown_run_is_204(running: Runnin
     assert running.pool.calls == []
 
 
-async def test_reconnect_to_an_ended_run_gets_the_end_and_a_gap_for_what_is_gone(running: Running) -> None:
+async def test_reconnect_to_an_ended_run_gets_the_rest(running: Running) -> None:
     run = await ended_run(running)
-    response = await running.client.get(COUNT, headers={"Last-Event-ID": f"{run}.1"})
-    events = messages(response.content)
-    assert [name for name, _ in events] == ["start", "gap", "end"]
+    events = messages((await running.client.get(COUNT, headers={"Last-Event-ID": f"{run}.1"})).content)
+    assert [name for name, _ in events] == ["start", "message", "message", "end"]
     assert (events[0][1]["resumed"], events[0][1]["from"]) == (True, 2)
-    assert events[1][1] == {"from": 2, "to": 3, "reason": "evicted"}
+    assert [data["n"] for name, data in events if name == "message"] == [2, 3]
+    assert len(running.pool.calls) == 1
+
+
+async def test_reconnect_gets_a_gap_for_what_is_gone(running: Running) -> None:
+    run = await ended_run(running)
+    # As when the memory was needed for others: its last batch is left.
+    running.gateway.hub.get(run).log.shrink(10**9, keep_batches=1)
+    events = messages((await running.client.get(COUNT, headers={"Last-Event-ID": f"{run}.1"})).content)
+    assert [name for name, _ in events] == ["start", "gap", "message", "end"]
+    assert events[1][1] == {"from": 2, "to": 2, "reason": "evicted"}
     assert len(running.pool.calls) == 1
 
 
@@ -511,9 +520,11 @@ async def test_json_larger_than_the_limit_is_413_and_cancels(serve: Serve) -> No
 
 async def test_json_of_a_run_that_is_half_gone_says_the_gap(running: Running) -> None:
     run = await ended_run(running)
-    document = (await running.client.get(f"/v1/runs/{run}/events", headers=JSON)).json()
-    assert document["chunks"] == []
-    assert document["gaps"] == [{"from": 1, "to": 3, "reason": "evicted"}]
+    running.gateway.hub.get(run).log.shrink(10**9, keep_batches=1)
+    for path in ("events", "result"):
+        document = (await running.client.get(f"/v1/runs/{run}/{path}", headers=JSON)).json()
+        assert document["chunks"] == [{"n": 3}]
+        assert document["gaps"] == [{"from": 1, "to": 2, "reason": "evicted"}]
 
 
 # the server

@@ -258,10 +258,10 @@ async def test_queued_run_says_its_place(running: Running) -> None:
     async with joined(running) as client:
         await client.subscribe("a")
         frames = await client.hear_until("status")
-        assert frames[-1]["payload"] == {"state": "queued", "position": 1, "depth": 1}
+        assert frames[-1]["payload"] == {"state": "queued", "position": 1, "depth": 1, "pool": "default"}
         ticket = await running.pool.next_ticket()
         ticket.grant()
-        assert (await client.hear_until("status"))[-1]["payload"] == {"state": "running", "worker": "w-1"}
+        assert (await client.hear_until("status"))[-1]["payload"] == {"state": "running", "worker": "w-1", "pool": "default", "attempt": 1}
 
 
 async def test_cancel_stops_the_run_and_says_so(running: Running) -> None:

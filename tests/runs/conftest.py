@@ -9,7 +9,7 @@ import pytest
 
 from gateway.call import ToolCall
 from gateway.events import Chunks, Ended, Event
-from gateway.runs.policy import RunPolicy
+from gateway.runs.policy import Deadlines, OnDisconnect, ReaderOptions, RunPolicy
 from gateway.runs.run import Run, RunLimits
 from gateway.runs.subscription import Subscription
 from tests.conftest import FakePool
@@ -70,9 +70,9 @@ class Owner:
 class Reader:
     """A subscription and how often it was woken."""
 
-    def __init__(self, run: Run, after: int | None = None) -> None:
+    def __init__(self, run: Run, **options: Any) -> None:
         self.wakes = 0
-        self.subscription: Subscription = run.subscribe(self._wake, after=after)
+        self.subscription: Subscription = run.subscribe(self._wake, ReaderOptions(**options))
 
     def _wake(self) -> None:
         self.wakes += 1
@@ -99,7 +99,8 @@ RUN_ID = "r_01K3ZQ4M5N6P7Q8R9S0T1V2W3X"
 @pytest.fixture
 async def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     clock = Clock()
-    monkeypatch.setattr("gateway.runs.run.timers.running", lambda: clock)
+    for module in ("run", "registry"):
+        monkeypatch.setattr(f"gateway.runs.{module}.timers.running", lambda: clock)
     return clock
 
 
@@ -118,10 +119,11 @@ StartRun = Callable[..., Run]
 
 @pytest.fixture
 def start(clock: Clock, pool: FakePool, owner: Owner) -> StartRun:
-    """Start a run of `count`; keywords are the policy's, and `timeout_s`."""
+    """Start a run of `count`; keywords are the deadlines, and `timeout_s`."""
 
-    def start(*, timeout_s: float = 60.0, limits: RunLimits | None = None, **policy: Any) -> Run:
-        run = Run(RUN_ID, ToolCall("count", {"count": 3}, timeout_s), RunPolicy(**policy), limits or RunLimits(), owner)
+    def start(*, timeout_s: float = 60.0, limits: RunLimits | None = None, on_disconnect: str = "cancel", **deadlines: float) -> Run:
+        policy = RunPolicy(OnDisconnect.parse("_on_disconnect", on_disconnect, limit_s=3600), Deadlines(**deadlines))
+        run = Run(RUN_ID, ToolCall("count", {"count": 3}, timeout_s), policy, limits or RunLimits(), owner)
         run.start(pool)  # type: ignore[arg-type]
         return run
 

@@ -7,7 +7,6 @@ import pytest
 from gateway.call import Affinity, ToolCall
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import ChunkAttributes, Chunks, Ended, Gap, Outcome, Started, Status
-from gateway.runlog.memory import CHUNK_OVERHEAD_BYTES
 from gateway.runs.policy import Cause, RunPolicy
 from gateway.runs.run import Run, RunLimits
 from tests.conftest import FakePool
@@ -200,12 +199,12 @@ def test_queued_run_tells_its_place_and_then_its_worker(start: StartRun, pool: F
     reader = Reader(run)
     assert run.state == "queued"
     assert isinstance(reader.take(), Started)
-    assert reader.take() == Status("queued", {"position": 1, "depth": 1})
+    assert reader.take() == Status("queued", {"position": 1, "depth": 1, "pool": "default"})
     run.on_position(1, 7)
-    assert reader.take() == Status("queued", {"position": 1, "depth": 7})
+    assert reader.take() == Status("queued", {"position": 1, "depth": 7, "pool": "default"})
     pool.tickets[0].grant()
     assert run.state == "running"
-    assert reader.take() == Status("running", {"worker": "w-1"})
+    assert reader.take() == Status("running", {"worker": "w-1", "pool": "default", "attempt": 1})
 
 
 def test_a_status_that_was_not_taken_is_replaced_by_the_next(start: StartRun, pool: FakePool) -> None:
@@ -215,7 +214,7 @@ def test_a_status_that_was_not_taken_is_replaced_by_the_next(start: StartRun, po
     for position in (9, 8, 7):
         run.on_position(position, 9)
     statuses = [event for event in reader.all() if isinstance(event, Status)]
-    assert statuses == [Status("queued", {"position": 7, "depth": 9})]
+    assert statuses == [Status("queued", {"position": 7, "depth": 9, "pool": "default"})]
 
 
 def test_queue_time_is_part_of_the_budget(start: StartRun, pool: FakePool, clock: Clock) -> None:
@@ -280,7 +279,7 @@ def test_total_deadline_ends_a_run_that_delivers_chunks(start: StartRun, pool: F
 
 
 def test_idle_deadline_counts_from_the_lease_then_from_each_chunk(start: StartRun, pool: FakePool, clock: Clock) -> None:
-    run = start(idle_timeout_s=2.0)
+    run = start(idle_s=2.0)
     clock.advance(1.9)
     pool.calls[0].send(1)
     clock.advance(1.9)
@@ -296,7 +295,7 @@ def test_idle_deadline_counts_from_the_lease_then_from_each_chunk(start: StartRu
 
 def test_idle_deadline_does_not_run_in_the_queue(start: StartRun, pool: FakePool, clock: Clock) -> None:
     pool.busy = True
-    run = start(idle_timeout_s=1.0)
+    run = start(idle_s=1.0)
     clock.advance(30.0)
     assert run.state == "queued"
     pool.tickets[0].grant()
@@ -307,8 +306,8 @@ def test_idle_deadline_does_not_run_in_the_queue(start: StartRun, pool: FakePool
 
 
 def test_idle_deadline_stands_still_while_a_slow_reader_pauses_the_worker(start: StartRun, pool: FakePool, clock: Clock) -> None:
-    run = start(idle_timeout_s=2.0, lag_bytes=100)
-    reader = Reader(run)
+    run = start(idle_s=2.0)
+    reader = Reader(run, lag_bytes=100)
     pool.calls[0].send("x" * 200)
     assert pool.calls[0].paused
     clock.advance(31.0)  # between two looks at the deadline
@@ -321,9 +320,59 @@ def test_idle_deadline_stands_still_while_a_slow_reader_pauses_the_worker(start:
     assert run.state == "deadline"
 
 
+def test_queue_deadline_ends_who_waits_for_a_worker_and_not_who_has_one(start: StartRun, pool: FakePool, clock: Clock) -> None:
+    pool.busy = True
+    waits, served = start(queue_s=5.0), start(queue_s=5.0)
+    pool.tickets[1].grant()
+    clock.advance(5.0)
+    error = end_of(waits).error
+    assert (waits.state, served.state, pool.tickets[0].cancelled.is_set()) == ("deadline", "running", True)
+    assert error is not None
+    assert (error.problem, error.retry_after_s, error.extra) == ("queue-timeout", 1, {"deadline": "queue"})
+    assert "no worker became free in 5 s" in error.detail
+
+
+def test_first_chunk_deadline_counts_from_the_worker_and_ends_with_the_first_chunk(start: StartRun, pool: FakePool, clock: Clock) -> None:
+    pool.busy = True
+    silent, speaks = start(first_chunk_s=2.0), start(first_chunk_s=2.0)
+    clock.advance(10)
+    for ticket in pool.tickets:
+        ticket.grant()
+    clock.advance(1.9)
+    pool.calls[1].send(1)
+    clock.advance(0.1)
+    error = end_of(silent).error
+    assert error is not None
+    assert (silent.state, speaks.state) == ("deadline", "running")
+    assert (error.problem, error.extra) == ("worker-timeout", {"deadline": "first_chunk"})
+    clock.advance(30)
+    assert speaks.state == "running"
+
+
+def test_a_first_chunk_deadline_stands_in_for_the_idle_one_until_there_is_a_chunk(start: StartRun, pool: FakePool, clock: Clock) -> None:
+    run = start(first_chunk_s=10.0, idle_s=1.0)
+    clock.advance(9.9)
+    pool.calls[0].send(1)
+    clock.advance(0.9)
+    assert run.state == "running"
+    clock.advance(0.1)
+    error = end_of(run).error
+    assert error is not None
+    assert error.extra == {"deadline": "idle"}
+
+
+def test_the_whole_budget_goes_before_a_longer_deadline(start: StartRun, pool: FakePool, clock: Clock) -> None:
+    pool.busy = True
+    run = start(timeout_s=3.0, queue_s=5.0, first_chunk_s=5.0)
+    clock.advance(3.0)
+    error = end_of(run).error
+    assert error is not None
+    assert (run.state, error.extra) == ("deadline", {"deadline": "total"})
+
+
 def test_total_deadline_holds_while_paused(start: StartRun, pool: FakePool, clock: Clock) -> None:
-    run = start(timeout_s=5.0, idle_timeout_s=2.0, lag_bytes=100)
-    Reader(run)
+    run = start(timeout_s=5.0, idle_s=2.0)
+    Reader(run, lag_bytes=100)
     pool.calls[0].send("x" * 200)
     clock.advance(5.0)
     assert run.state == "deadline"
@@ -333,8 +382,8 @@ def test_total_deadline_holds_while_paused(start: StartRun, pool: FakePool, cloc
 
 
 def test_the_slowest_reader_decides_when_the_worker_waits(start: StartRun, pool: FakePool) -> None:
-    run = start(lag_bytes=400)
-    fast, slow = Reader(run), Reader(run)
+    run = start()
+    fast, slow = Reader(run, lag_bytes=900), Reader(run, lag_bytes=900)
     call = pool.calls[0]
     for _ in range(3):
         call.send("x" * 100)
@@ -349,8 +398,8 @@ def test_the_slowest_reader_decides_when_the_worker_waits(start: StartRun, pool:
 
 
 def test_a_slow_reader_that_leaves_lets_the_worker_go_on(start: StartRun, pool: FakePool) -> None:
-    run = start(lag_bytes=100)
-    fast, slow = Reader(run), Reader(run)
+    run = start()
+    fast, slow = Reader(run, lag_bytes=100), Reader(run, lag_bytes=100)
     pool.calls[0].send("x" * 200)
     fast.all()
     assert pool.calls[0].paused
@@ -358,14 +407,15 @@ def test_a_slow_reader_that_leaves_lets_the_worker_go_on(start: StartRun, pool: 
     assert not pool.calls[0].paused
 
 
-def test_what_all_readers_have_taken_is_forgotten(start: StartRun, pool: FakePool) -> None:
+def test_what_was_read_stays_for_those_who_come_later(start: StartRun, pool: FakePool) -> None:
     run = start()
-    first, second = Reader(run), Reader(run)
+    first = Reader(run)
     pool.calls[0].send(1, 2)
     first.all()
-    assert run.log.size_bytes == 2 + 2 * CHUNK_OVERHEAD_BYTES
-    second.all()
-    assert run.log.size_bytes == 0
+    late = Reader(run)
+    pool.calls[0].send(3)
+    assert [type(event) for event in late.all()] == [Started, Chunks, Chunks]
+    assert Reader(run).payloads() == [b"1", b"2", b"3"]
 
 
 def test_each_reader_gets_everything_in_order(start: StartRun, pool: FakePool) -> None:
@@ -381,13 +431,13 @@ def test_each_reader_gets_everything_in_order(start: StartRun, pool: FakePool) -
 
 
 def test_a_reader_that_joins_late_sees_a_gap_for_what_is_gone(start: StartRun, pool: FakePool) -> None:
-    run = start()
+    run = start(limits=RunLimits(log_chunks=2))
     first = Reader(run)
-    pool.calls[0].send(1, 2)
-    first.all()
+    for number in range(1, 5):
+        pool.calls[0].send(number)
+        first.all()
     late = Reader(run)
-    pool.calls[0].send(3)
-    assert [type(event) for event in late.all()] == [Started, Gap, Chunks]
+    assert late.all()[1:] == [Gap(1, 2, "evicted"), *(run.log.read(number) for number in (3, 4))]
 
 
 @pytest.mark.parametrize(("after", "start_at", "rest"), [(0, 1, [b"1", b"2", b"3"]), (2, 3, [b"3"]), (3, 4, []), (99, 4, [])])
@@ -403,12 +453,12 @@ def test_a_reader_that_resumes_gets_what_comes_after(start: StartRun, pool: Fake
 
 
 def test_a_reader_that_resumes_in_the_middle_is_not_taken_for_a_slow_one(start: StartRun, pool: FakePool) -> None:
-    run = start(lag_bytes=1000)
-    first = Reader(run)
+    run = start()
+    first = Reader(run, lag_bytes=1000)
     for _ in range(20):
         pool.calls[0].send("x" * 200, "y" * 200)
         first.all()
-    second = Reader(run, after=40)
+    second = Reader(run, lag_bytes=1000, after=40)
     for _ in range(20):
         pool.calls[0].send("z")
         first.all()
