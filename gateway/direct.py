@@ -7,7 +7,7 @@ uvicorn as any other: only streams are worth a way of their own. Standard: RFC 9
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -37,12 +37,31 @@ class _NoEvent:
         pass
 
 
+class Fields:
+    """A request's header fields, made for looking a few of them up; of a repeated one the first counts."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        # ASGI's names are in lower case.
+        self._values = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._values.get(name.lower(), default)
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __contains__(self, name: str) -> bool:
+        return name.lower() in self._values
+
+
 class DirectRequest(Request):
-    """A request whose headers are looked up in a dict, by their lower-case names; of a repeated one the first counts."""
+    """A request whose headers are looked up in a dict; Starlette goes through the list for each."""
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope)
-        self._fields: Mapping[str, str] = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+        self._fields = Fields(scope["headers"])
 
     @property
     def headers(self) -> Any:
