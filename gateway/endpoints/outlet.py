@@ -90,6 +90,9 @@ class Outlet:
         entry: SocketRun
 
         def wake() -> None:
+            if entry.reader.cut and self._link is not None:
+                # It lagged too far for `_overflow=disconnect`: the connection goes, without an end.
+                self._link.abort()
             self._mark_ready(entry)
 
         entry = SocketRun(run, encoder, run.subscribe(wake, options))

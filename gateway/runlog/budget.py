@@ -53,6 +53,11 @@ class MemoryBudget:
         self._live.pop(log, None)
         self._ended.pop(log, None)
 
+    def lower(self) -> None:
+        """Follow with a threshold that had been raised what was freed since."""
+        step = max(self.limit_bytes // STEP_PARTS, 1)
+        self.threshold_bytes = max(self.limit_bytes, min(self.threshold_bytes, self.size_bytes + step))
+
     def reclaim(self) -> None:
         """Free what is above the limit and one step more; called by a log above the threshold."""
         step = max(self.limit_bytes // STEP_PARTS, 1)

@@ -182,5 +182,8 @@ class MemoryLog:
             self._head = 0
         self.first = end
         self.size_bytes -= oldest.size_bytes
-        self._budget.size_bytes -= oldest.size_bytes
+        budget = self._budget
+        budget.size_bytes -= oldest.size_bytes
+        if budget.threshold_bytes > budget.limit_bytes:
+            budget.lower()
         return True

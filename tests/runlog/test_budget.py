@@ -62,7 +62,7 @@ def test_logs_that_grow_are_brought_to_the_same_size() -> None:
 
 
 def test_what_a_place_needs_stays_above_the_limit_and_is_searched_for_seldom() -> None:
-    budget = MemoryBudget(50_000)
+    budget = MemoryBudget(500_000)
     log = log_in(budget)
     place = Holder(1)
     log.places.append(place)
@@ -75,13 +75,16 @@ def test_what_a_place_needs_stays_above_the_limit_and_is_searched_for_seldom() -
         original()
 
     budget.reclaim = reclaim  # type: ignore[method-assign]
-    fill(log, 400)
+    fill(log, 4000)
     assert log.first == 1
-    # More than once for each step (1/64 of the limit) it can't be, whatever a batch weighs.
-    assert reclaims <= 400 * 1300 / (50_000 // 64) + 1
+    # Once for each step (1/64 of the limit) of growth, not for each batch.
+    assert reclaims <= log.size_bytes / (500_000 // 64) + 1 < 1000
     place.cursor = log.next
-    fill(log, 1)
-    assert budget.size_bytes <= 50_000
+    log.shrink(log.size_bytes // 2, keep_batches=0)
+    assert budget.threshold_bytes <= budget.size_bytes + 500_000 // 64
+    fill(log, 8)  # one step
+    assert budget.size_bytes <= 500_000
+    assert budget.threshold_bytes == 500_000
 
 
 def test_a_live_log_keeps_its_newest_batch() -> None:
