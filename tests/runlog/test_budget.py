@@ -82,7 +82,7 @@ def test_what_a_place_needs_stays_above_the_limit_and_is_searched_for_seldom() -
     place.cursor = log.next
     log.shrink(log.size_bytes // 2, keep_batches=0)
     assert budget.threshold_bytes <= budget.size_bytes + 500_000 // 64
-    fill(log, 1)
+    fill(log, 8)  # one step
     assert budget.size_bytes <= 500_000
     assert budget.threshold_bytes == 500_000
 
