@@ -49,19 +49,26 @@ class MemoryLog:
             self._forget_oldest()
         return batch
 
-    def read(self, cursor: int) -> Chunks | Gap | None:
-        """Return the batch, or the rest of it, that begins at number `cursor`; a gap where that is gone; None at the end."""
+    def read(self, cursor: int, limit: int | None = None) -> Chunks | Gap | None:
+        """Return the batch, or the rest of it, that begins at number `cursor`; a gap where that is gone; None at the end.
+
+        `limit` bounds the chunks; with 0 there are none, so it is None where it isn't a gap.
+        """
         if cursor >= self.next:
             return None
         if cursor < self.first:
             return Gap(cursor, self.first - 1, "evicted")
+        if limit == 0:
+            return None
         for batch in self._batches:
-            skip = cursor - batch.first
-            if skip == 0:
+            skip, count = cursor - batch.first, len(batch.payloads)
+            if skip == 0 and (limit is None or limit >= count):
                 return batch
-            if skip < len(batch.payloads):
-                payloads = batch.payloads[skip:]
-                return Chunks(cursor, payloads, batch.size_bytes * len(payloads) // len(batch.payloads), batch.attributes)
+            if skip < count:
+                stop = count if limit is None else min(skip + limit, count)
+                # Differences of rounded-down shares, so that the parts add up to the whole.
+                size_bytes = batch.size_bytes * stop // count - batch.size_bytes * skip // count
+                return Chunks(cursor, batch.payloads[skip:stop], size_bytes, batch.attributes)
         raise AssertionError("a number between first and next stands in a batch")
 
     def bytes_from(self, cursor: int) -> int:

@@ -21,6 +21,12 @@ class Overflow(StrEnum):
     BLOCK = "block"
 
 
+class Role(StrEnum):
+    """What a reader is to the run. A SUBSCRIBER keeps it alive, and is waited for."""
+
+    SUBSCRIBER = "subscriber"
+
+
 class Cause(StrEnum):
     """Why a run was cancelled; said in the end event's problem."""
 
@@ -42,6 +48,23 @@ class RunPolicy:
     lag_bytes: int = 256 * 1024
     idle_timeout_s: float | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class ReaderOptions:
+    """How one reader reads.
+
+    `lag_bytes`: how far it may be behind before `overflow` applies. `after`: the number of the last chunk that it has,
+    None for a first connection. `live`: begin with the next chunk that comes; `after` is not looked at then.
+    """
+
+    role: Role = Role.SUBSCRIBER
+    overflow: Overflow = Overflow.BLOCK
+    lag_bytes: int = 256 * 1024
+    after: int | None = None
+    live: bool = False
+
+
+READ_ALL = ReaderOptions()
 
 Choice = TypeVar("Choice", bound=StrEnum)
 

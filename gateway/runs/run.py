@@ -22,7 +22,7 @@ from gateway.call import ToolCall
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Outcome, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
-from gateway.runs.policy import Cause, RunPolicy
+from gateway.runs.policy import READ_ALL, Cause, ReaderOptions, RunPolicy
 from gateway.runs.subscription import Subscription
 from gateway.transport.base import StreamCall
 from gateway.workers.dispatch import Ticket
@@ -101,11 +101,14 @@ class Run:
         else:
             self.on_lease(granted)
 
-    def subscribe(self, wake: Callable[[], None], *, after: int | None = None) -> Subscription:
+    def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL, *, after: int | None = None) -> Subscription:
         """Return a new reader; `wake` is not called before that.
 
-        `after` is the number of the last chunk it has: None for a first connection.
+        `after` is the number of the last chunk it has: None for a first connection, or where the options say it.
         """
+        after = options.after if after is None else after
+        if options.live:
+            after = self.log.next - 1
         cursor = 1 if after is None else min(after, self.log.next - 1) + 1
         started = Started(self.id, self.call.tool, self._details(), None if after is None else cursor)
         reader = Subscription(self, started, cursor, wake)

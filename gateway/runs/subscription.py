@@ -30,7 +30,7 @@ class ReadableRun(Protocol):
 class Subscription:
     """A reader's cursor. `wake` is called from the event loop whenever there is something new to take; it must not block."""
 
-    __slots__ = ("_closed", "_ended", "_run", "_started", "_status", "cursor", "taken_bytes", "wake")
+    __slots__ = ("_closed", "_ended", "_run", "_started", "_status", "cursor", "cut", "taken_bytes", "wake")
 
     def __init__(self, run: ReadableRun, started: Started, cursor: int, wake: Callable[[], None]) -> None:
         self._run = run
@@ -43,17 +43,20 @@ class Subscription:
         self.cursor = cursor
         # All bytes up to the cursor: the run compares it with its log's total to see how far behind this reader is.
         self.taken_bytes = run.log.total_bytes - run.log.bytes_from(cursor)
+        # True once it lagged too far for its overflow policy: its connection is to be closed, without an end.
+        self.cut = False
 
     @property
     def finished(self) -> bool:
         """True once the end event was taken."""
         return self._ended
 
-    def take(self) -> Event | None:
+    def take(self, limit: int | None = None) -> Event | None:
         """Return the next event, or None while there is nothing new.
 
         Order: `Started`, then chunks, each status (the newest only) ahead of the chunks that follow it, then `Ended`
-        once. A gap stands where chunks are gone.
+        once. A gap stands where chunks are gone. `limit` bounds the chunks of one event, and of these alone: with 0, chunks
+        stay where they are, and so does an end behind them.
         """
         if self._started is not None:
             started, self._started = self._started, None
@@ -62,9 +65,9 @@ class Subscription:
             status, self._status = self._status, None
             return status
         run = self._run
-        item = run.log.read(self.cursor)
-        if item is not None:
-            return self._advance(item)
+        if self.cursor < run.log.next:
+            item = run.log.read(self.cursor, limit)
+            return None if item is None else self._advance(item)
         if run.ended is not None and not self._ended:
             self._ended = True
             return run.ended
