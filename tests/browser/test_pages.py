@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Page, Response, expect
 
 from tests.e2e.harness import PATIENCE_S, Served, until
+from tests.e2e.proxy import proxied
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
 
@@ -60,14 +61,12 @@ async def test_eventsource_shows_chunks_as_they_happen(page: Page, gateway: Serv
 
 async def test_eventsource_whose_server_dies_does_not_run_the_tool_again(page: Page, gateway: Served, pages: str) -> None:
     """The connection is cut after some chunks: the browser comes back with the last id and is told what became of the run."""
-    proxy = await CuttingProxy.start(gateway.port)
-    url = f"http://127.0.0.1:{proxy.port}/v1/tools/gated/stream?tag=cut&chunks=2"
-    await page.goto(f"{pages}/eventsource.html?url={url}")
-    await chunk_count_becomes(page, 1)
-    proxy.cut()
-    await state_becomes(page, "end cancelled, closed")
-    assert gateway.journal("cut") == ["start", "finally", "cleanup"]
-    await proxy.stop()
+    async with proxied(gateway.port) as proxy:
+        await page.goto(f"{pages}/eventsource.html?url={proxy.url}/v1/tools/gated/stream?tag=cut&chunks=2")
+        await chunk_count_becomes(page, 1)
+        proxy.cut()
+        await state_becomes(page, "end cancelled, closed")
+        assert gateway.journal("cut") == ["start", "finally", "cleanup"]
 
 
 async def test_fetch_page_posts_arguments_and_reads_lines(page: Page, gateway: Served, pages: str) -> None:
@@ -127,50 +126,3 @@ async def test_page_of_another_origin_is_refused_a_socket(page: Page, gateway: S
     closed = "new Promise(done => { socket.readyState === 3 ? done(true) : socket.onclose = () => done(true) })"
     assert await page.evaluate(closed)
     assert gateway.journal("stranger") == []
-
-
-class CuttingProxy:
-    """A TCP proxy that cuts its connections when told to, and goes on taking new ones."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-
-    @classmethod
-    async def start(cls, target: int) -> CuttingProxy:
-        proxy = cls(target)
-        proxy._server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
-        return proxy
-
-    @property
-    def port(self) -> int:
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
-
-    def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.cut()
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers |= {writer, upstream}
-        await asyncio.gather(self._pump(reader, upstream), self._pump(upstream_reader, writer))
-        self._writers -= {writer, upstream}
-
-    @staticmethod
-    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
