@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +12,7 @@ from playwright.async_api import Page, Response, expect
 
 from tests.e2e.harness import PATIENCE_S, Served, until
 from tests.e2e.proxy import proxied
+from tests.e2e.socketclient import joined
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
 
@@ -67,6 +69,55 @@ async def test_eventsource_whose_server_dies_does_not_run_the_tool_again(page: P
         proxy.cut()
         await state_becomes(page, "end cancelled, closed")
         assert gateway.journal("cut") == ["start", "finally", "cleanup"]
+
+
+async def test_eventsource_comes_back_to_a_run_that_another_viewer_kept(page: Page, gateway: Served, pages: str) -> None:
+    """Its network is cut, but a WebSocket that has room for one chunk holds the run, and what it has yet to read."""
+    async with joined(gateway) as viewer:
+
+        async def attach(run: str) -> None:
+            await viewer.say("attach", id="a", payload={"run": run, "credit": 1})
+            await viewer.hear_until("start")
+
+        await network_is_cut_amid_a_run(page, gateway, pages, "viewer", "", while_running=attach)
+
+
+async def network_is_cut_amid_a_run(
+    page: Page, gateway: Served, pages: str, tag: str, options: str, while_running: Callable[[str], Awaitable[None]] | None = None
+) -> None:
+    """Cut the network after 500 of 1,000 chunks, let the tool go on, restore, and see that all is there, once."""
+    count, middle = 1000, 500
+    statuses: list[int] = []
+    closed = asyncio.Event()
+
+    def note(response: Response) -> None:
+        if "/stream" in response.url and not response.url.startswith(pages):
+            statuses.append(response.status)
+            if response.status == 204:
+                closed.set()
+
+    page.on("response", note)
+    async with proxied(gateway.port) as proxy:
+        url = f"{proxy.url}/v1/tools/held/stream?tag={tag}&count={count}&gate={middle + 1}{options}"
+        await page.goto(f"{pages}/eventsource.html?url={url}")
+        await chunk_count_becomes(page, middle)
+        if while_running is not None:
+            run = (await page.locator("#state").text_content() or "").removeprefix("running ")
+            await while_running(run)
+        accepted = proxy.accepted
+        proxy.refuse()
+        proxy.cut()
+        gateway.open_gate(tag, middle + 1)
+        await until(lambda: "done" in gateway.journal(tag), "the tool to go on while nobody is there")
+        assert await chunks(page) == [json.dumps({"n": n}, separators=(",", ":")) for n in range(1, middle + 1)]
+        await proxy.restore()
+        await state_becomes(page, "end ok, closed")
+        async with asyncio.timeout(PATIENCE_S):
+            await closed.wait()
+        assert proxy.accepted > accepted
+    assert [json.loads(text)["n"] for text in await chunks(page)] == list(range(1, count + 1))
+    assert statuses == [200, 200, 204]
+    assert gateway.journal(tag) == ["start", "done", "finally", "cleanup"]
 
 
 async def test_fetch_page_posts_arguments_and_reads_lines(page: Page, gateway: Served, pages: str) -> None:
