@@ -71,8 +71,13 @@ async def test_eventsource_whose_server_dies_does_not_run_the_tool_again(page: P
         assert gateway.journal("cut") == ["start", "finally", "cleanup"]
 
 
+async def test_eventsource_whose_network_is_cut_and_restored_sees_every_chunk_once(page: Page, gateway: Served, pages: str) -> None:
+    """Nobody else reads: the run waits for its reader, since its policy says so."""
+    await network_is_cut_amid_a_run(page, gateway, pages, "grace", "&_on_disconnect=grace:30s")
+
+
 async def test_eventsource_comes_back_to_a_run_that_another_viewer_kept(page: Page, gateway: Served, pages: str) -> None:
-    """Its network is cut, but a WebSocket that has room for one chunk holds the run, and what it has yet to read."""
+    """Its network is cut, too, but a WebSocket that has room for one chunk holds the run, and what it has yet to read."""
     async with joined(gateway) as viewer:
 
         async def attach(run: str) -> None:
