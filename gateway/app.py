@@ -20,13 +20,14 @@ from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.endpoints import background, call, health, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints.duplex import SocketSettings
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.options import OptionLimits
 from gateway.endpoints.origin import OriginRule
 from gateway.endpoints.requests import CallReader, RequestLimits
 from gateway.endpoints.response import StreamTiming
+from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
-from gateway.endpoints.websocket import SocketSettings
 from gateway.runs.hub import Hub, HubLimits
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
@@ -63,6 +64,7 @@ class Gateway:
         )
         self.hub = Hub(self.catalog, self.pools, limits)
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
+        self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
 
     @asynccontextmanager
@@ -86,10 +88,14 @@ class Gateway:
                     keeper.cancel()
 
     async def drain_runs(self) -> None:
-        """Take no new runs and end those that are left when the drain's time is over."""
+        """Take no new runs, tell sockets to go away, and end the runs and sockets that are left when the drain's time is over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.server.drain_timeout_s
+        self.sockets.go_away()
         if self.bridge is not None:
             await self.bridge.drain()
         await self.hub.drain(self.settings.server.drain_timeout_s)
+        await self.sockets.close(max(0.0, deadline - loop.time()))
 
     async def _drain(self) -> None:
         await self.drain_runs()
@@ -136,7 +142,11 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     streaming = StreamSettings(timing, server.retry_ms, server.result_limit_bytes, server.wait_limit_s, server.debug)
     responses = RunResponses(gateway.hub, streaming)
     socket = SocketSettings(
-        runs_limit=server.socket_runs_limit, write_timeout_s=server.write_timeout_s, heartbeat_s=server.heartbeat_s, debug=server.debug
+        runs_limit=server.socket_runs_limit,
+        write_timeout_s=server.write_timeout_s,
+        heartbeat_s=server.heartbeat_s,
+        lag_bytes=server.reader_lag_bytes,
+        debug=server.debug,
     )
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
     app.express = {"stream": stream_tool, "call": call_tool}
@@ -149,7 +159,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         runs.router(gateway.hub, reader, responses),
         sessions.router(gateway.sessions, limits),
         health.router(gateway.hub),
-        websocket.router(reader, socket, OriginRule(server.allowed_origins)),
+        websocket.router(reader, socket, OriginRule(server.allowed_origins), gateway.sockets),
     )
     for router in routers:
         app.include_router(router)

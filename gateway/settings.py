@@ -68,14 +68,17 @@ class ServerSettings(Section):
     # The longest `_on_disconnect=grace:…`, and the longest that a `Prefer: wait=…` is waited for.
     grace_limit_s: Seconds = 3600.0
     wait_limit_s: Annotated[int, Field(ge=0, le=3600)] = 60
+    # WebSockets open at once, runs on one of them, the size of one frame from a client.
+    sockets_limit: Count = 10_000
     socket_runs_limit: Count = 100
     socket_frame_limit_bytes: ByteCount = 1024 * 1024
     # Web pages of other origins that may use the API: `https://app.example.com`, or `*`.
     allowed_origins: tuple[str, ...] = ()
     # Keys of `_meta.<key>` that a request may set in its call's metadata.
     meta_keys: tuple[str, ...] = ()
-    # How long a drain waits for open runs.
+    # How long a drain waits for open runs; about how long it tells WebSocket clients to wait before they connect again.
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    reconnect_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 2000
     # Tracebacks of tools in problem documents.
     debug: bool = False
 

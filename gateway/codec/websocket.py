@@ -1,7 +1,8 @@
 """Frames of the WebSocket subprotocol `snakepit.gateway.v1`, and of the plain per-tool socket.
 
 Used by endpoints/. Server frames are text, one JSON object each, in the manner of graphql-transport-ws; client
-frames are read into frozen values by `read_frame`. Source: docs of the protocol, section 6.
+frames are read into frozen values by `read_frame`. Event ids are those of SSE, `<run>.<n>`, so that a client can start
+on one and go on on the other. Source: docs of the protocol, section 6.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from gateway.events import Chunks, Ended, Event, Gap, Outcome, Started, Status
 
 SUBPROTOCOL = "snakepit.gateway.v1"
 ID_LIMIT = 128
+# The most credit that a run may have at a time, and that one frame may add.
+CREDIT_LIMIT = 1_000_000
 # A control frame holds 125 bytes, of which the close code takes two (RFC 6455 §5.5).
 CLOSE_REASON_LIMIT_BYTES = 123
 
@@ -37,11 +40,15 @@ class BadFrame(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClientFrame:
-    """One frame from a client. `id` is its name for a run on this socket; empty for frames about the socket itself."""
+    """One frame from a client. `id` is its name for a run on this socket; empty for frames about the socket itself.
+
+    `n` is what a `credit` adds: how many `next` frames more the client has room for.
+    """
 
     type: str
     id: str = ""
     payload: Mapping[str, Any] = field(default_factory=dict)
+    n: int = 0
 
 
 # type -> (needs an id, needs a payload)
@@ -50,6 +57,8 @@ CLIENT_FRAMES: Mapping[str, tuple[bool, bool]] = {
     "ping": (False, False),
     "pong": (False, False),
     "subscribe": (True, True),
+    "attach": (True, True),
+    "credit": (True, False),
     "complete": (True, False),
     "cancel": (True, False),
 }
@@ -78,7 +87,19 @@ def read_frame(text: str) -> ClientFrame:
         payload = {}
     if not isinstance(payload, dict):
         raise BadFrame(f"{kind} needs a `payload`: an object")
-    return ClientFrame(kind, name if needs_id else "", payload)
+    return ClientFrame(kind, name if needs_id else "", payload, _credit_of(document) if kind == "credit" else 0)
+
+
+def is_credit(value: object) -> bool:
+    """Return whether a value is a number of chunks that can be granted at once."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= CREDIT_LIMIT
+
+
+def _credit_of(document: Mapping[str, Any]) -> int:
+    number = document.get("n")
+    if not is_credit(number):
+        raise BadFrame(f"credit needs an `n`: a whole number from 1 to {CREDIT_LIMIT}")
+    return int(number)  # type: ignore[arg-type]
 
 
 def close_reason(text: str) -> str:
@@ -97,14 +118,27 @@ def goaway(reconnect_in_ms: int) -> str:
 
 
 def error(name: str, problem: GatewayError) -> str:
-    """Return the terminal `error` frame for a run that could not be started."""
+    """Return the terminal `error` frame for a run that could not be started or joined."""
     return documents.dump({"type": "error", "id": name, "payload": problem.document()}).decode()
 
 
-def refused(problem: GatewayError) -> str:
+def delivered(name: str, run: str) -> str:
+    """Return the terminal `complete` frame for a client that has everything: what 204 is to an SSE client.
+
+    It says neither how the run ended, which its client was told, nor whether the run is still known.
+    """
+    return documents.dump({"type": "complete", "id": name, "payload": {"run": run, "delivered": True}}).decode()
+
+
+def refused(problem: GatewayError) -> bytes:
     """Return the only message of a plain socket whose run could not be started."""
     data = {"status": Outcome.ERROR.value, "error": problem.document(), "chunks": 0}
-    return documents.dump({"event": "end", "data": data}).decode()
+    return documents.dump({"event": "end", "data": data})
+
+
+def cut_error() -> GatewayError:
+    """Return the error for a reader that fell too far behind for its overflow policy, `disconnect`."""
+    return GatewayError("slow-reader", "This reader fell too far behind and was cut; the run goes on: attach with the last event id")
 
 
 class FrameEncoder:
@@ -124,6 +158,10 @@ class FrameEncoder:
         if isinstance(event, Ended):
             return [self._terminal(event)]
         return [self._frame(_NAMES[type(event)], _document(event))]
+
+    def cut(self) -> list[bytes]:
+        """Return the terminal `error` of a reader that was cut. The run has not ended, so it carries no end event."""
+        return [self._frame("error", cut_error().document(self._instance))]
 
     def _terminal(self, event: Ended) -> bytes:
         """Return `complete` with the end event, or `error` with the problem and the rest of the end event beside it."""
@@ -156,6 +194,10 @@ class EventEncoder:
         if isinstance(event, Started) and event.resumed_from is None:
             message["id"] = f"{self._run}.0"
         return [documents.dump({**message, "data": _document(event)})]
+
+    def cut(self) -> list[bytes]:
+        """Return nothing: a stream without an `end` was cut, and the close frame says why."""
+        return []
 
 
 def text_frames(messages: Sequence[bytes]) -> bytes:

@@ -18,9 +18,7 @@ from gateway.runs.run import Run
 class AwaitedRun(Response):
     """`result()` is the response once the run has ended, `pending()` the one after `wait_s` seconds without that."""
 
-    def __init__(
-        self, run: Run, *, wait_s: float, result: Callable[[], Response], pending: Callable[[], Response]
-    ) -> None:
+    def __init__(self, run: Run, *, wait_s: float, result: Callable[[], Response], pending: Callable[[], Response]) -> None:
         super().__init__()
         self._run = run
         self._wait_s = wait_s

@@ -1,6 +1,6 @@
 """The sending half of a WebSocket: the runs that have something to say, and the only place that sends.
 
-Owned by a socket (websocket.py), whose writer task is `run`. It takes one batch from each ready run in turn, so
+Owned by a socket (duplex.py), whose writer task is `run`. It takes one batch from each ready run in turn, so
 that no run starves another; while a send blocks nothing is taken, which makes the runs' workers wait. While the
 task has nothing to do, a run's wake writes its batch from where it was called: all its frames at once, past ASGI,
 where our own server offers that (ClientLink in connection.py has the same for HTTP).
@@ -20,8 +20,8 @@ from starlette.websockets import WebSocketDisconnect
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import BadFrame
 from gateway.endpoints.connection import LINK_EXTENSION
-from gateway.events import Event
-from gateway.runs.policy import READ_ALL, ReaderOptions
+from gateway.events import Chunks, Event
+from gateway.runs.policy import ReaderOptions
 from gateway.runs.run import Run
 from gateway.runs.subscription import Subscription
 
@@ -32,6 +32,9 @@ class MessageEncoder(Protocol):
     """What writes one run's events as text messages."""
 
     def encode(self, event: Event) -> list[bytes]: ...
+
+    def cut(self) -> list[bytes]:
+        """Return what the client is told when its reader fell too far behind for its overflow policy."""
 
 
 class SocketLink(Protocol):
@@ -46,11 +49,24 @@ class SocketLink(Protocol):
 
 @dataclass(slots=True, eq=False)
 class SocketRun:
-    """One run on one socket."""
+    """One run on one socket.
+
+    `credit`: how many chunks its client has room for; None for any number. With none left, chunks wait in the run's log,
+    where they count as this reader's lag, and what stands behind them waits too; a status or a gap needs no credit, nor
+    does an end that is next.
+    """
 
     run: Run
     encoder: MessageEncoder
     reader: Subscription
+    credit: int | None = None
+
+    def take(self) -> Event | None:
+        """Return the next event that may be sent now, using credit for its chunks; None while there is none."""
+        event = self.reader.take(self.credit)
+        if self.credit is not None and isinstance(event, Chunks):
+            self.credit -= len(event.payloads)
+        return event
 
 
 class Outlet:
@@ -73,6 +89,7 @@ class Outlet:
         # The task waits, so that a wake may write; and what it could not write, with the run that it is of.
         self._parked = False
         self._unsent: tuple[SocketRun, list[bytes]] | None = None
+        self._finishing = False
 
     def say(self, frame: str) -> None:
         """Queue a frame about the socket.
@@ -85,28 +102,46 @@ class Outlet:
         self._said.append(frame)
         self._signal.set()
 
-    def attach(self, run: Run, encoder: MessageEncoder, options: ReaderOptions = READ_ALL) -> SocketRun:
+    def attach(self, run: Run, encoder: MessageEncoder, options: ReaderOptions, credit: int | None = None) -> SocketRun:
         """Subscribe to a run and send what it says; return it as a run of this socket."""
         entry: SocketRun
 
         def wake() -> None:
-            if entry.reader.cut and self._link is not None:
-                # It lagged too far for `_overflow=disconnect`: the connection goes, without an end.
-                self._link.abort()
             self._mark_ready(entry)
 
-        entry = SocketRun(run, encoder, run.subscribe(wake, options))
+        entry = SocketRun(run, encoder, run.subscribe(wake, options), credit)
         self._mark_ready(entry)
         return entry
+
+    def grant(self, entry: SocketRun, credit: int) -> None:
+        """Add to a run's credit, and send what was waiting for it; without effect where delivery is not limited.
+
+        Raises:
+            BadFrame: the sum would be more than a client may grant; as in HTTP/2 (RFC 9113 §6.9.1) it is not cut, since
+                the two sides would then count differently.
+        """
+        if entry.credit is None:
+            return
+        if entry.credit + credit > codec.CREDIT_LIMIT:
+            raise BadFrame(f"the credit of a run is at most {codec.CREDIT_LIMIT}; it has {entry.credit}")
+        entry.credit += credit
+        self._mark_ready(entry)
 
     def drop(self, entry: SocketRun) -> None:
         """Take nothing more from a run."""
         self._ready.pop(entry, None)
 
+    def finish(self) -> None:
+        """Have `run` return once all that is due has been sent."""
+        self._finishing = True
+        self._signal.set()
+
     async def run(self, on_finished: Callable[[SocketRun], None]) -> None:
-        """Send until cancelled; `on_finished` is told of each run whose end was sent."""
+        """Send until `finish` or cancelled; `on_finished` is told of each run whose end was sent, or whose reader was cut."""
         while True:
             if not self._said and not self._ready:
+                if self._finishing:
+                    return
                 self._parked = self._link is not None
                 await self._signal.wait()
                 self._parked = False
@@ -134,27 +169,38 @@ class Outlet:
 
     def _push(self, entry: SocketRun) -> None:
         """Write what a run has, from where it was woken; what the socket doesn't take at once is the task's."""
-        while (event := entry.reader.take()) is not None:
+        while (event := entry.take()) is not None:
             messages = entry.encoder.encode(event)
             # The end is the task's: whoever is told of it may leave the run, which is busy waking its readers.
             if entry.reader.finished or sum(map(len, messages)) > WRITE_LIMIT_BYTES or not self._write(messages):
                 self._unsent = entry, messages
-                self._parked = False
-                self._signal.set()
+                self._unpark()
                 return
-        del self._ready[entry]
+        if entry.reader.cut:
+            self._unpark()
+        else:
+            del self._ready[entry]
+
+    def _unpark(self) -> None:
+        """Leave the rest to the task."""
+        self._parked = False
+        self._signal.set()
 
     async def _serve(self, entry: SocketRun, on_finished: Callable[[SocketRun], None]) -> None:
         """Send one batch of one run."""
         if entry not in self._ready:
             return
-        event = entry.reader.take()
-        if event is None:
-            del self._ready[entry]
-        else:
+        event = entry.take()
+        if event is not None:
             await self._send_messages(entry, entry.encoder.encode(event), on_finished)
+        elif entry.reader.cut:
+            await self._send_messages(entry, entry.encoder.cut(), on_finished, last=True)
+        else:
+            del self._ready[entry]
 
-    async def _send_messages(self, entry: SocketRun, messages: list[bytes], on_finished: Callable[[SocketRun], None]) -> None:
+    async def _send_messages(
+        self, entry: SocketRun, messages: list[bytes], on_finished: Callable[[SocketRun], None], *, last: bool = False
+    ) -> None:
         if entry not in self._ready:
             return
         for part in _parts(messages):
@@ -164,7 +210,7 @@ class Outlet:
                     if entry not in self._ready:
                         # Dropped while the send waited: its client has left it, and may use its id for another run.
                         return
-        if entry.reader.finished:
+        if last or entry.reader.finished:
             on_finished(entry)
 
     def _write(self, messages: Sequence[bytes]) -> bool:
@@ -194,4 +240,5 @@ def _parts(messages: list[bytes]) -> Iterator[list[bytes]]:
             yield part
             part, size = [], len(message)
         part.append(message)
-    yield part
+    if part:
+        yield part

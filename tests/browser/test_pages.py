@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 import pytest
 from playwright.async_api import Page, Response, expect
 
 from tests.e2e.harness import PATIENCE_S, Served, until
+from tests.e2e.proxy import proxied
+from tests.e2e.socketclient import joined
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
 
@@ -60,14 +63,66 @@ async def test_eventsource_shows_chunks_as_they_happen(page: Page, gateway: Serv
 
 async def test_eventsource_whose_server_dies_does_not_run_the_tool_again(page: Page, gateway: Served, pages: str) -> None:
     """The connection is cut after some chunks: the browser comes back with the last id and is told what became of the run."""
-    proxy = await CuttingProxy.start(gateway.port)
-    url = f"http://127.0.0.1:{proxy.port}/v1/tools/gated/stream?tag=cut&chunks=2"
-    await page.goto(f"{pages}/eventsource.html?url={url}")
-    await chunk_count_becomes(page, 1)
-    proxy.cut()
-    await state_becomes(page, "end cancelled, closed")
-    assert gateway.journal("cut") == ["start", "finally", "cleanup"]
-    await proxy.stop()
+    async with proxied(gateway.port) as proxy:
+        await page.goto(f"{pages}/eventsource.html?url={proxy.url}/v1/tools/gated/stream?tag=cut&chunks=2")
+        await chunk_count_becomes(page, 1)
+        proxy.cut()
+        await state_becomes(page, "end cancelled, closed")
+        assert gateway.journal("cut") == ["start", "finally", "cleanup"]
+
+
+async def test_eventsource_whose_network_is_cut_and_restored_sees_every_chunk_once(page: Page, gateway: Served, pages: str) -> None:
+    """Nobody else reads: the run waits for its reader, since its policy says so."""
+    await network_is_cut_amid_a_run(page, gateway, pages, "grace", "&_on_disconnect=grace:30s")
+
+
+async def test_eventsource_comes_back_to_a_run_that_another_viewer_kept(page: Page, gateway: Served, pages: str) -> None:
+    """Its network is cut, too, but a WebSocket that has room for one chunk holds the run, and what it has yet to read."""
+    async with joined(gateway) as viewer:
+
+        async def attach(run: str) -> None:
+            await viewer.say("attach", id="a", payload={"run": run, "credit": 1})
+            await viewer.hear_until("start")
+
+        await network_is_cut_amid_a_run(page, gateway, pages, "viewer", "", while_running=attach)
+
+
+async def network_is_cut_amid_a_run(
+    page: Page, gateway: Served, pages: str, tag: str, options: str, while_running: Callable[[str], Awaitable[None]] | None = None
+) -> None:
+    """Cut the network after 500 of 1,000 chunks, let the tool go on, restore, and see that all is there, once."""
+    count, middle = 1000, 500
+    statuses: list[int] = []
+    closed = asyncio.Event()
+
+    def note(response: Response) -> None:
+        if "/stream" in response.url and not response.url.startswith(pages):
+            statuses.append(response.status)
+            if response.status == 204:
+                closed.set()
+
+    page.on("response", note)
+    async with proxied(gateway.port) as proxy:
+        url = f"{proxy.url}/v1/tools/held/stream?tag={tag}&count={count}&gate={middle + 1}{options}"
+        await page.goto(f"{pages}/eventsource.html?url={url}")
+        await chunk_count_becomes(page, middle)
+        if while_running is not None:
+            run = (await page.locator("#state").text_content() or "").removeprefix("running ")
+            await while_running(run)
+        accepted = proxy.accepted
+        proxy.refuse()
+        proxy.cut()
+        gateway.open_gate(tag, middle + 1)
+        await until(lambda: "done" in gateway.journal(tag), "the tool to go on while nobody is there")
+        assert await chunks(page) == [json.dumps({"n": n}, separators=(",", ":")) for n in range(1, middle + 1)]
+        await proxy.restore()
+        await state_becomes(page, "end ok, closed")
+        async with asyncio.timeout(PATIENCE_S):
+            await closed.wait()
+        assert proxy.accepted > accepted
+    assert [json.loads(text)["n"] for text in await chunks(page)] == list(range(1, count + 1))
+    assert statuses == [200, 200, 204]
+    assert gateway.journal(tag) == ["start", "done", "finally", "cleanup"]
 
 
 async def test_fetch_page_posts_arguments_and_reads_lines(page: Page, gateway: Served, pages: str) -> None:
@@ -127,50 +182,3 @@ async def test_page_of_another_origin_is_refused_a_socket(page: Page, gateway: S
     closed = "new Promise(done => { socket.readyState === 3 ? done(true) : socket.onclose = () => done(true) })"
     assert await page.evaluate(closed)
     assert gateway.journal("stranger") == []
-
-
-class CuttingProxy:
-    """A TCP proxy that cuts its connections when told to, and goes on taking new ones."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-
-    @classmethod
-    async def start(cls, target: int) -> CuttingProxy:
-        proxy = cls(target)
-        proxy._server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
-        return proxy
-
-    @property
-    def port(self) -> int:
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
-
-    def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.cut()
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers |= {writer, upstream}
-        await asyncio.gather(self._pump(reader, upstream), self._pump(upstream_reader, writer))
-        self._writers -= {writer, upstream}
-
-    @staticmethod
-    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()

@@ -25,7 +25,10 @@ SUBSCRIBE = {"type": "subscribe", "id": "a", "payload": {"tool": "count"}}
         ({"type": "ping"}, ClientFrame("ping")),
         ({"type": "pong", "payload": None}, ClientFrame("pong")),
         (SUBSCRIBE, ClientFrame("subscribe", "a", {"tool": "count"})),
-        ({"type": "complete", "id": "a"}, ClientFrame("complete", "a")),
+        ({"type": "attach", "id": "a", "payload": {"run": "r"}}, ClientFrame("attach", "a", {"run": "r"})),
+        ({"type": "credit", "id": "a", "n": 1}, ClientFrame("credit", "a", n=1)),
+        ({"type": "credit", "id": "a", "n": 1_000_000}, ClientFrame("credit", "a", n=1_000_000)),
+        ({"type": "complete", "id": "a", "n": 5}, ClientFrame("complete", "a")),
         ({"type": "cancel", "id": "a" * 128, "unknown": 1}, ClientFrame("cancel", "a" * 128)),
     ],
 )
@@ -52,6 +55,11 @@ def test_read_frame_returns_each_kind(document: dict[str, object], frame: Client
         ('{"type":"subscribe","id":"a"}', "needs a `payload`"),
         ('{"type":"subscribe","id":"a","payload":[]}', "needs a `payload`"),
         ('{"type":"ping","payload":1}', "needs a `payload`"),
+        ('{"type":"attach","id":"a"}', "attach needs a `payload`"),
+        ('{"type":"attach","payload":{}}', "attach needs an `id`"),
+        ('{"type":"credit","n":1}', "credit needs an `id`"),
+        *((f'{{"type":"credit","id":"a","n":{n}}}', "from 1 to 1000000") for n in ("0", "-1", "1000001", "1.0", "true", '"1"', "null")),
+        ('{"type":"credit","id":"a"}', "from 1 to 1000000"),
     ],
 )
 def test_read_frame_refuses_what_breaks_the_subprotocol(text: str, reason: str) -> None:
@@ -108,6 +116,14 @@ def test_a_run_that_failed_ends_with_error_and_its_problem(outcome: Outcome) -> 
     assert document["end"] == {"status": outcome.value, "chunks": 2}
 
 
+def test_a_reader_that_was_cut_is_told_by_an_error_without_an_end() -> None:
+    (frame,) = FrameEncoder(RUN, "a").cut()
+    document = orjson.loads(frame)
+    assert (document["type"], document["id"], document["payload"]["type"]) == ("error", "a", "/problems/slow-reader")
+    assert "end" not in document
+    assert EventEncoder(RUN).cut() == []
+
+
 def test_plain_socket_events_have_the_sse_names_and_ids() -> None:
     encoder = EventEncoder(RUN)
     events = [Started(RUN, "t", {}), Status("running"), batch(b"7"), Ended(Outcome.OK, 1)]
@@ -130,6 +146,8 @@ def test_any_batch_round_trips_in_both_encodings(payloads: list[bytes], name: st
 
 def test_socket_frames_are_json() -> None:
     assert orjson.loads(codec.ack({"max_runs": 2})) == {"type": "connection_ack", "payload": {"max_runs": 2}}
+    delivered = {"type": "complete", "id": "a", "payload": {"run": RUN, "delivered": True}}
+    assert orjson.loads(codec.delivered("a", RUN)) == delivered
     assert orjson.loads(codec.goaway(500)) == {"type": "goaway", "payload": {"reconnect_in_ms": 500}}
     assert (orjson.loads(codec.PING), orjson.loads(codec.PONG)) == ({"type": "ping"}, {"type": "pong"})
     refused = orjson.loads(codec.refused(GatewayError("tool-not-found", "no")))

@@ -104,6 +104,26 @@ class JournalAdapter(BaseAdapter):
         finally:
             note(tag, "finally")
 
+    @tool(description="Count up to a number, but wait ahead of one for its gate", supports_streaming=True)
+    def held(self, tag: str, count: int, gate: int):
+        self.begin(tag)
+        try:
+            for number in range(1, count + 1):
+                while number == gate and not is_open(tag, gate) and not self.cancelled:
+                    time.sleep(0.005)
+                yield {"n": number}
+            note(tag, "done")
+        finally:
+            note(tag, "finally")
+
+    @tool(description="Yield chunks of some size, noting each", supports_streaming=True)
+    def noted(self, tag: str, chunks: int, size: int):
+        self.begin(tag)
+        filler = "x" * size
+        for number in range(1, chunks + 1):
+            note(tag, "yield")
+            yield {"n": number, "filler": filler}
+
     @tool(description="Mark the last chunk, with metadata of its own", supports_streaming=True)
     def marked(self, count: int = 2):
         for number in range(1, count + 1):

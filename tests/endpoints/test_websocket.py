@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.codec.websocket import SUBPROTOCOL
-from gateway.endpoints.websocket import SocketSettings
+from gateway.endpoints.duplex import SocketSettings
 from tests.conftest import FakeCall, Running, Serve, until, within
 from tests.endpoints.conftest import raw
 
@@ -67,7 +67,7 @@ async def test_init_is_acknowledged_with_the_limits(serve: Serve) -> None:
     async with serve(socket_runs_limit=7) as running, joined(running, init=False) as client:
         assert client.socket.subprotocol == SUBPROTOCOL
         await client.say("connection_init", payload={"token": "x"})
-        assert await client.hear() == {"type": "connection_ack", "payload": {"max_runs": 7, "heartbeat_ms": 10000}}
+        assert await client.hear() == {"type": "connection_ack", "payload": {"max_runs": 7, "max_credit": 1_000_000, "heartbeat_ms": 10000}}
 
 
 @pytest.mark.parametrize("subprotocols", [None, ["graphql-transport-ws"]])
@@ -217,7 +217,7 @@ async def test_a_run_that_fails_is_an_error_and_the_socket_goes_on(running: Runn
         ({"tool": "count", "args": []}, "invalid-option", "object"),
         ({"tool": "count", "args": {"count": "x"}}, "invalid-arguments", "/count"),
         ({"tool": "opaque", "args": {"a": [[[[[[[[[[1]]]]]]]]]]}}, "invalid-body", "nested deeper"),
-        ({"tool": "count", "sesion": "x"}, "invalid-option", "did you mean _session"),
+        ({"tool": "count", "sesion": "x"}, "invalid-option", "did you mean session? known: tool, args, credit, session"),
         ({"tool": "count", "timeout_ms": True}, "invalid-option", "timeout_ms"),
         ({"tool": "count", "timeout_ms": 0}, "invalid-option", "_timeout_ms"),
         ({"tool": "count", "session": "a b"}, "invalid-session", "a b"),
@@ -405,6 +405,7 @@ async def test_drain_completes_the_runs_with_status_shutdown(running: Running) -
         await running.pool.next_call()
         await running.gateway.drain_runs()
         assert (await client.hear_until("complete"))[-1]["payload"]["status"] == "shutdown"
+        assert (await client.closed())[0] == 1012
 
 
 # origins

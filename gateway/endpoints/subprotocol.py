@@ -1,0 +1,177 @@
+"""The subprotocol `snakepit.gateway.v1`: many runs on one socket, from `connection_init` to the close.
+
+Frames are handled one at a time, each in a short synchronous step. A frame that breaks the protocol closes the socket
+with the code that BadFrame names; what is wrong with a run, or with the payload that asks for it, is an `error` frame
+under its id, and the socket goes on. An id is live until its terminal frame was sent, or until its client left. What comes for an
+id that isn't live is old news and ignored. Source: docs of the protocol, section 6.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from gateway.codec import websocket as codec
+from gateway.codec.websocket import CREDIT_LIMIT, BadFrame, ClientFrame, FrameEncoder
+from gateway.endpoints import arguments
+from gateway.endpoints.attachment import Attachment, check_members, find_run, read_attach, read_credit
+from gateway.endpoints.duplex import GOING_AWAY, Closing, Duplex, SocketSettings
+from gateway.endpoints.options import META_PREFIX, STARTING_OPTIONS, read_options
+from gateway.endpoints.outlet import SocketRun
+from gateway.endpoints.requests import CallReader
+from gateway.errors import FieldError, GatewayError
+from gateway.runs.policy import Cause, ReaderOptions
+from gateway.runs.run import Run
+
+_OWN_MEMBERS = ("tool", "args", "credit")
+SUBSCRIBE_MEMBERS = (*_OWN_MEMBERS, *(name.removeprefix("_") for name in STARTING_OPTIONS))
+
+
+class Socket(Duplex):
+    """One connection of the subprotocol. `reader` reads the calls of its `subscribe` frames."""
+
+    def __init__(self, websocket: WebSocket, reader: CallReader, settings: SocketSettings) -> None:
+        super().__init__(websocket, settings, subprotocol=codec.SUBPROTOCOL)
+        self._calls = reader
+        self._runs: dict[str, SocketRun] = {}
+        self._names: dict[SocketRun, str] = {}
+        self._acknowledged = False
+        # The client was told to go away, unless it hadn't even begun.
+        self._leaving = False
+
+    def go_away(self, reconnect_in_ms: int) -> None:
+        self._leaving = True
+        if self._acknowledged:
+            try:
+                self._outlet.say(codec.goaway(reconnect_in_ms))
+            except BadFrame as exc:
+                self._closing = Closing(exc.close_code, exc.reason)
+                self.end()
+        self._close_if_done()
+
+    async def _listen(self) -> None:
+        try:
+            await self._initialise()
+            while True:
+                self._handle(await self._receive())
+        except WebSocketDisconnect:
+            pass
+        except BadFrame as exc:
+            self._closing = Closing(exc.close_code, exc.reason)
+
+    async def _receive(self) -> ClientFrame:
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"], message.get("reason"))
+        text = message.get("text")
+        if text is None:
+            raise BadFrame("frames are text")
+        return codec.read_frame(text)
+
+    async def _initialise(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.init_timeout_s):
+                frame = await self._receive()
+        except TimeoutError:
+            raise BadFrame("connection_init did not come in time", 4408) from None
+        if frame.type != "connection_init":
+            raise BadFrame("the first frame is connection_init", 4401)
+        settings = self._settings
+        limits = {"max_runs": settings.runs_limit, "max_credit": CREDIT_LIMIT, "heartbeat_ms": int(settings.heartbeat_s * 1000)}
+        self._outlet.say(codec.ack(limits))
+        self._acknowledged = True
+
+    def _handle(self, frame: ClientFrame) -> None:
+        if frame.type == "connection_init":
+            raise BadFrame("connection_init came twice", 4429)
+        if frame.type == "ping":
+            self._outlet.say(codec.PONG)
+        elif frame.type in ("subscribe", "attach"):
+            self._begin(frame)
+        elif frame.id in self._runs:
+            self._handle_run(frame, self._runs[frame.id])
+
+    def _handle_run(self, frame: ClientFrame, entry: SocketRun) -> None:
+        if frame.type == "credit":
+            self._outlet.grant(entry, frame.n)
+        elif frame.type == "cancel":
+            entry.run.cancel(Cause.CLIENT)
+        else:
+            # `complete`: the client wants no more of it; the run's policy says what that means.
+            self._drop(entry)
+
+    def _begin(self, frame: ClientFrame) -> None:
+        """Start a run, or join one, under the frame's id."""
+        if frame.id in self._runs:
+            raise BadFrame(f"id {frame.id!r} is in use by a live run", 4409)
+        if len(self._runs) >= self._settings.runs_limit:
+            raise BadFrame(f"more than {self._settings.runs_limit} runs on one socket", 4413)
+        try:
+            if self._leaving:
+                raise GatewayError("shutting-down", "This socket takes no new runs since its goaway; connect again", retry_after_s=5)
+            if frame.type == "subscribe":
+                self._subscribe(frame.id, frame.payload)
+            else:
+                self._attach(frame.id, read_attach(frame.payload, lag_bytes=self._settings.lag_bytes))
+        except GatewayError as error:
+            self._outlet.say(codec.error(frame.id, error))
+
+    def _subscribe(self, name: str, payload: Mapping[str, Any]) -> None:
+        check_members("subscribe", payload, SUBSCRIBE_MEMBERS, META_PREFIX.removeprefix("_"))
+        tool = payload.get("tool")
+        if not isinstance(tool, str):
+            raise GatewayError("invalid-option", "subscribe needs a `tool`: its name", errors=[FieldError("tool", "is required")])
+        values = payload.get("args", {})
+        if not isinstance(values, dict):
+            raise GatewayError("invalid-option", "`args` is an object of arguments", errors=[FieldError("args", "must be an object")])
+        arguments.check_depth(values, str(values).encode(), self._calls.limits.depth)
+        credit = read_credit(payload)
+        given = ((option, value) for option, value in payload.items() if option not in _OWN_MEMBERS and value is not None)
+        options = [(f"_{option}", _option_text(option, value)) for option, value in given]
+        checked = read_options(options, self._calls.limits.options, names=STARTING_OPTIONS)
+        call = self._calls.call(tool, values, checked, streaming=True)
+        self._join(name, self._calls.hub.open(call, checked.policy), checked.reader, credit)
+
+    def _attach(self, name: str, attachment: Attachment) -> None:
+        if attachment.delivered:
+            self._outlet.say(codec.delivered(name, attachment.run_id))
+        else:
+            run = find_run(self._calls.hub, attachment.run_id, resumes=attachment.resumes)
+            self._join(name, run, attachment.options, attachment.credit)
+
+    def _join(self, name: str, run: Run, options: ReaderOptions, credit: int | None) -> None:
+        entry = self._outlet.attach(run, FrameEncoder(run.id, name, debug=self._settings.debug), options, credit)
+        self._runs[name] = entry
+        self._names[entry] = name
+
+    def _finished(self, entry: SocketRun) -> None:
+        self._drop(entry)
+
+    def _drop(self, entry: SocketRun) -> None:
+        """Send nothing more of a run, and leave it."""
+        del self._runs[self._names.pop(entry)]
+        self._outlet.drop(entry)
+        entry.reader.close()
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._leaving and not self._runs:
+            self._closing = self._closing or GOING_AWAY
+            self._outlet.finish()
+
+    def _release(self) -> None:
+        for entry in self._runs.values():
+            entry.reader.close()
+
+
+def _option_text(name: str, value: Any) -> str:
+    """Return an option of a `subscribe` payload as the text that a query string would have."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise GatewayError("invalid-option", f"{name[:60]} is a text or a whole number", errors=[FieldError(name[:60], "has a wrong type")])
