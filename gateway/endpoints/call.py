@@ -28,8 +28,12 @@ def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
     return Endpoint(call, METHODS, reader.limits.body_bytes)
 
 
-def router(call: Endpoint) -> APIRouter:
+def router(answers: Endpoint) -> APIRouter:
     """Return the routes of this module."""
     routes = APIRouter(tags=["tools"])
+
+    async def call(request: Request, tool: str) -> Response:
+        return await answers(request, tool)
+
     routes.add_api_route("/v1/tools/{tool}/call", call, methods=["POST"], **CALL)
     return routes

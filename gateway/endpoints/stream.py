@@ -175,9 +175,13 @@ def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
     return Endpoint(stream, METHODS, reader.limits.body_bytes)
 
 
-def router(stream: Endpoint) -> APIRouter:
+def router(answers: Endpoint) -> APIRouter:
     """Return the routes of this module."""
     routes = APIRouter(tags=["streams"])
+
+    async def stream(request: Request, tool: str) -> Response:
+        return await answers(request, tool)
+
     routes.add_api_route("/v1/tools/{tool}/stream", stream, methods=["GET"], **STREAM_GET)
     routes.add_api_route("/v1/tools/{tool}/stream", stream, methods=["HEAD"], include_in_schema=False)
     routes.add_api_route("/v1/tools/{tool}/stream", stream, methods=["POST"], **STREAM_POST)
