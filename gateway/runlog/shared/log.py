@@ -97,7 +97,7 @@ class SharedLog:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._commands.run())
             tasks.create_task(self._reader.run())
-            tasks.create_task(self._repeat(options.lease_interval_s, lambda: self._membership.renew(self._reader.inbox_cursor)))
+            tasks.create_task(self._repeat(options.lease_interval_s, self._renew))
             tasks.create_task(self._repeat(options.sweep_interval_s, self._sweep))
             tasks.create_task(self._repeat(options.lease_ttl_s, self._repeat_readers))
             tasks.create_task(self._repeat(options.check_interval_s, self._reader.check))
@@ -202,6 +202,9 @@ class SharedLog:
         for script in SCRIPTS:
             await link.ask("SCRIPT", "LOAD", script.text, timeout_s=self.options.operation_timeout_s)
         self._writer.server_is(await self._membership.greet(link, self._reader.inbox_cursor))
+
+    async def _renew(self) -> None:
+        self._writer.server_is(await self._membership.renew(self._reader.inbox_cursor))
 
     async def _sweep(self) -> None:
         for gateway_id in await self._membership.sweep(self._inbox.remote_readers.gateways):

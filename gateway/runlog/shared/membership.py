@@ -44,14 +44,13 @@ class Membership:
         self._options = options
         self._commands = commands
         self._writer = writer
+        self._server = ""
         # Since when (loop time) each gateway has been seen with a lapsed lease, or none.
         self._lapsed_since: dict[str, float] = {}
         commands.listen(self._on_available)
 
     async def greet(self, link: Link, inbox_cursor: bytes) -> str:
-        """Renew the lease on a new connection, end runs of ours that nobody here knows, and return the server's epoch.
-
-        The epoch is another one when the server began anew, is another server, or was emptied.
+        """Renew the lease on a new connection, end runs of ours that nobody here knows, and return the server's epoch: see `renew`.
 
         Raises:
             LinkLost: the server doesn't answer, or is too old.
@@ -61,20 +60,24 @@ class Membership:
         version = server["redis_version"]
         if tuple(map(int, version.split(".")[:2])) < OLDEST_SERVER:
             raise LinkLost(f"the server speaks Redis {version}; needed is {'.'.join(map(str, OLDEST_SERVER))} or newer, or any Valkey")
-        life = await link.ask(*self._renewal(inbox_cursor), timeout_s=timeout_s)
+        self._server = server["run_id"]
+        word = await link.ask(*self._renewal(inbox_cursor), timeout_s=timeout_s)
         # A registration whose answer was lost, or an end that the server forgot: no run here will end them.
         for run_id in await link.ask("SMEMBERS", self._keys.owned(self._gateway_id), timeout_s=timeout_s):
             if run_id.decode() not in self._writer:
                 await link.ask(*self._loss(self._gateway_id, run_id.decode(), forced=True), timeout_s=timeout_s)
-        return f"{server['run_id']}:{life.decode()}"
+        return f"{self._server}:{word.decode()}"
 
-    async def renew(self, inbox_cursor: bytes) -> None:
-        """Renew the lease.
+    async def renew(self, inbox_cursor: bytes) -> str:
+        """Renew the lease and return the server's epoch: `<its run id>:<a word>`.
+
+        It is another one when the server began anew, is another server, or was emptied.
 
         Raises:
             GatewayError: `log-unavailable`.
         """
-        await self._commands.ask(*self._renewal(inbox_cursor))
+        word = await self._commands.ask(*self._renewal(inbox_cursor))
+        return f"{self._server}:{word.decode()}"
 
     async def sweep(self, others: Iterable[str] = ()) -> list[str]:
         """End the runs of dead gateways; return those among them, and among `others`, that are dead.

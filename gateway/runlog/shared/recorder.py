@@ -7,7 +7,8 @@ stays good when the server has lost everything, and what is missing shows in the
     queued (Chunks, Status) --take--> sent (bytes with ordinals) --DONE--> gone
                                         ^  |                 --FENCED--> the run isn't ours any more
                                         |  connection lost --> sent again, first
-                                        +-- MISSING: the record is made again, or the run is over
+                                        +-- MISSING: the record is made again, then sent again;
+                                                     or, where the server has lost nothing, FENCED
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class RecorderOwner(Protocol):
 
 
 class Recorder:
-    """One run's way into the log; see the module. `epoch` names the server that has its record."""
+    """One run's way into the log; see the module. `epoch` names the server that has its record, and which of its lives."""
 
     def __init__(
         self, record: RunRecord, claim: Claim | None, epoch: str, keys: Keys, options: SharedLogOptions, owner: RecorderOwner
@@ -72,6 +73,7 @@ class Recorder:
         # In the writer's list of those that have something to send.
         self.listed = False
         self._epoch = epoch
+        self._missing = False
         self._end: Ended | None = None
         self._claim = claim
         self._keys = keys
@@ -121,7 +123,7 @@ class Recorder:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to send."""
-        return self._sent is None and not self._queue and self._end is None
+        return self._sent is None and not self._queue and self._end is None and not self._missing
 
     @property
     def queued_bytes(self) -> int:
@@ -143,8 +145,8 @@ class Recorder:
     def take(self, epoch: str) -> list[Request]:
         """Return what is to be sent now to the server of this epoch: the record where it may have none, entries, at last the end."""
         requests = []
-        if self._epoch != epoch:
-            requests.append(Request(self._restore(), partial(self._on_restored, epoch)))
+        if self._missing or self._epoch != epoch:
+            requests.append(Request(self._restore(epoch), partial(self._on_restored, epoch)))
         if self._sent is None and self._queue:
             self._sent = self._encode()
         if self._sent is not None:
@@ -165,6 +167,7 @@ class Recorder:
         answer = _read_answer(reply)
         if answer is Answer.DONE:
             self._epoch = epoch
+            self._missing = False
         elif answer is not None:
             self._fence()
 
@@ -173,6 +176,8 @@ class Recorder:
         if answer is Answer.DONE and self._sent is not None:
             size_bytes, self._sent = self._sent.size_bytes, None
             self._free(size_bytes)
+        elif answer is Answer.MISSING:
+            self._missing = True
         elif answer is not None:
             self._fence()
 
@@ -181,11 +186,13 @@ class Recorder:
         if answer is Answer.DONE:
             self._close()
             self._owner.finished(self)
+        elif answer is Answer.MISSING:
+            self._missing = True
         elif answer is not None:
             self._fence()
 
     def _fence(self) -> None:
-        """Give the run up. A record that is MISSING on the server that had it was ended long ago, by others."""
+        """Give the run up."""
         if self._keys_are_ours:
             self._close()
             self._owner.fenced(self)
@@ -270,11 +277,12 @@ class Recorder:
             *(owner, self._ordinal, ended.chunks, ended.outcome.value, encode_end(ended), ttl_ms, run_id),
         )
 
-    def _restore(self) -> tuple[str | bytes | int, ...]:
+    def _restore(self, epoch: str) -> tuple[str | bytes | int, ...]:
         keys, record = self._keys, self.record
-        names = [keys.run(record.id), keys.log(record.id), keys.owned(record.owner), keys.runs, keys.expiry]
+        names = [keys.run(record.id), keys.log(record.id), keys.owned(record.owner), keys.runs, keys.expiry, keys.epoch]
         if self._claim is not None:
             names.append(keys.claim(self._claim.key))
+        server, _, word = self._epoch.partition(":")
         last = self._ordinal - 1 if self._sent is None else self._sent.first - 1
         return (
             *scripts.RESTORE.call,
@@ -282,6 +290,7 @@ class Recorder:
             *names,
             *(record.id, record.owner, encode_record(record), record.created_at_ms, self._state, last, self._chunks),
             self._open_ttl_ms,
+            word if server == epoch.partition(":")[0] else "",
             "" if self._claim is None else self._claim.fingerprint,
         )
 

@@ -134,9 +134,11 @@ return {'new', now}
 """
 )
 
-# Make the record of a run again that the server has lost. KEYS: run, log, owned, runs, expiry, and the claim where there
-# is one. ARGV: run id, owner, document, created at, state, last ordinal, last chunk, milliseconds that an open run's keys
-# live, the claim's fingerprint. An old stream is of no use without its record, and its ids could be in the way.
+# Make the record of a run again that the server has lost. KEYS: run, log, owned, runs, expiry, epoch, and the claim where
+# there is one. ARGV: run id, owner, document, created at, state, last ordinal, last chunk, milliseconds that an open run's
+# keys live, the epoch in which this server had the record or '', the claim's fingerprint. FENCED: it has not lost
+# anything since, so the run was ended by others, and its time is over. An old stream is of no use without its record, and
+# its ids could be in the way.
 RESTORE = Script(
     _NOW
     + """
@@ -145,16 +147,17 @@ if head[1] then
   if head[1] ~= ARGV[2] or head[3] then return -1 end
   return 1
 end
+if ARGV[9] ~= '' and redis.call('GET', KEYS[6]) == ARGV[9] then return -1 end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'record', ARGV[3], 'created', ARGV[4], 'state', ARGV[5], 'seq', ARGV[6], 'chunks', ARGV[7])
 redis.call('PEXPIRE', KEYS[1], ARGV[8])
 redis.call('SADD', KEYS[3], ARGV[1])
 redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1])
 redis.call('ZADD', KEYS[5], now + ARGV[8], ARGV[1])
-if KEYS[6] and redis.call('EXISTS', KEYS[6]) == 0 then
-  redis.call('HSET', KEYS[6], 'run', ARGV[1], 'fingerprint', ARGV[9])
-  redis.call('PEXPIRE', KEYS[6], ARGV[8])
-  redis.call('HSET', KEYS[1], 'claim', KEYS[6])
+if KEYS[7] and redis.call('EXISTS', KEYS[7]) == 0 then
+  redis.call('HSET', KEYS[7], 'run', ARGV[1], 'fingerprint', ARGV[10])
+  redis.call('PEXPIRE', KEYS[7], ARGV[8])
+  redis.call('HSET', KEYS[1], 'claim', KEYS[7])
 end
 return 1
 """
