@@ -2,8 +2,9 @@
 
 `run` connects, greets (the scripts, which server it is, our lease), then sends in rounds: one round is all that
 waits, questions of any task and the writer's batches, as one pipeline, and its replies. While a round is under way
-the next one collects, so the busier it is the less each command costs. A lost connection ends every question that was
-asked; the writer keeps its own and sends them again.
+the next one collects, so the busier it is the less each command costs; after a round the writer's batches collect for
+`linger_s`, questions don't wait for that. A lost connection ends every question that was asked; the writer keeps its own
+and sends them again.
 
 Bounds: `requests_limit` questions wait, more are refused; a round takes at most `operation_timeout_s`.
 """
@@ -11,6 +12,7 @@ Bounds: `requests_limit` questions wait, more are refused; a round takes at most
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
@@ -51,6 +53,7 @@ class Commands:
         self._source: Source | None = None
         self._waiting: deque[Request] = deque()
         self._wake = asyncio.Event()
+        self._question = asyncio.Event()
         self._connected = asyncio.Event()
         self._listeners: list[Callable[[bool], None]] = []
         self._reason = f"{address}: not connected yet"
@@ -110,15 +113,18 @@ class Commands:
             else:
                 future.set_result(reply)
 
-        self._waiting.append(Request(command, settle))
-        self._wake.set()
+        self._ask(Request(command, settle))
         return future
 
     def tell(self, *command: str | bytes | int) -> None:
         """Queue one command whose reply nobody waits for; dropped while the log is unavailable."""
         if self.available and len(self._waiting) < self._options.requests_limit:
-            self._waiting.append(Request(command, _ignore))
-            self._wake.set()
+            self._ask(Request(command, _ignore))
+
+    def _ask(self, request: Request) -> None:
+        self._waiting.append(request)
+        self._question.set()
+        self._wake.set()
 
     async def run(self) -> None:
         """Keep a connection and send over it, until cancelled."""
@@ -145,6 +151,7 @@ class Commands:
                 requests = self._round()
                 if requests:
                     await self._send(link, requests)
+                    await self._linger()
                 else:
                     self._wake.clear()
                     await self._wake.wait()
@@ -152,11 +159,18 @@ class Commands:
             await link.close()
 
     def _round(self) -> list[Request]:
+        self._question.clear()
         requests = list(self._waiting)
         self._waiting.clear()
         if self._source is not None:
             requests.extend(self._source.take())
         return requests
+
+    async def _linger(self) -> None:
+        """Let batches collect, until somebody asks something: a round costs more than a batch."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.linger_s):
+                await self._question.wait()
 
     async def _send(self, link: Link, requests: list[Request]) -> None:
         replies: list[Any] = []

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio.connection import Connection
 from redis.exceptions import (
     AuthenticationError,
@@ -25,7 +26,8 @@ from redis.exceptions import (
 
 from gateway.runlog.shared.address import Address
 
-Command = Sequence[str | bytes | int]
+Command = tuple[str | bytes | int, ...]
+LARGE_BYTES = 2048
 # Refusals that are the server's state and not the command's fault; those without a class, by their first word.
 _TROUBLE = (ReadOnlyError, OutOfMemoryError, NoScriptError, NoPermissionError, AuthenticationError)
 _TROUBLE_WORDS = ("MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "BUSY", "UNKILLABLE", "NOAUTH")
@@ -81,7 +83,8 @@ class Link:
         connection = self._connection
         try:
             async with asyncio.timeout(timeout_s):
-                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                packed = [piece for command in commands for piece in self._pack(command)]
+                await connection.send_packed_command(packed, check_health=False)
                 for _ in commands:
                     try:
                         # One time-out for all: the library's own would cost as much as the reply.
@@ -90,6 +93,13 @@ class Link:
                         replies.append(Refusal(exc))
         except (RedisError, OSError, TimeoutError) as exc:
             raise LinkLost(f"the connection was lost: {_text(exc)}") from exc
+
+    def _pack(self, command: Command) -> list[bytes]:
+        """Return a command's bytes: by hiredis, quick with many small arguments, or by the library, which doesn't copy a large one."""
+        last = command[-1]
+        if isinstance(last, bytes) and len(last) > LARGE_BYTES:
+            return self._connection.pack_command(*command)
+        return [pack_command(command)]  # type: ignore[arg-type]
 
     async def ask(self, *command: str | bytes | int, timeout_s: float) -> Any:
         """Send one command and return its reply.

@@ -21,9 +21,10 @@ class SharedLogOptions:
     came back from a snapshot, lets every lease lapse at once, and all need a moment to renew theirs.
 
     `queue_limit_bytes` bounds what waits to be written over all runs while the log is unreachable or slow. One round of
-    writes takes at most about `flush_bytes`; batches that wait become one entry of up to `entry_bytes`. In the log a
-    run keeps at most `run_limit_bytes` and `run_limit_entries` (the oldest entries go), until `ttl_s` after its end; an
-    open run's keys live `open_ttl_s` after the last time that its owner renewed them.
+    writes takes at most about `flush_bytes`, and the next one begins at least `linger_s` later; batches that wait become
+    one entry of up to `entry_bytes`. In the log a run keeps at most `run_limit_bytes` and `run_limit_entries` (the oldest
+    entries go), until `ttl_s` after its end; an open run's keys live `open_ttl_s` after the last time that its owner
+    renewed them.
 
     `read_entries` bounds the entries of one answer to the reader, over all runs it follows; `block_s` is how long a
     read waits. `check_interval_s`: how often followed runs are looked for, two misses are an expiry.
@@ -39,6 +40,7 @@ class SharedLogOptions:
     sweep_interval_s: float = 1.0
     confirm_s: float = 2.0
     queue_limit_bytes: int = 64 * 1024 * 1024
+    linger_s: float = 0.005
     flush_bytes: int = 1024 * 1024
     entry_bytes: int = 64 * 1024
     run_limit_bytes: int = 4 * 1024 * 1024

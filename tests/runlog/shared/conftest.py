@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,14 +39,16 @@ QUICK: dict[str, Any] = {
 
 
 class Valkey:
-    """A server process with nothing but memory; a restart begins empty, at the same port."""
+    """A server process that writes nothing by itself; a restart begins empty at the same port, or with the last `save`."""
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self._config = config
-        self._server = ValkeyServer(port=self.port, config=config)
+        self._start()
+
+    def _start(self, directory: Path | None = None) -> None:
+        self._server = ValkeyServer(port=self.port, data_dir=directory, persist=directory is not None)
         self._server.start()
 
     @property
@@ -63,8 +67,17 @@ class Valkey:
 
     def restart(self) -> None:
         self.kill()
-        self._server = ValkeyServer(port=self.port, config=self._config)
-        self._server.start()
+        self._start()
+
+    def restart_from(self, snapshot: Path) -> None:
+        """Begin with what was there at `save`."""
+        self.kill()
+        self._start(snapshot)
+
+    def save(self, directory: Path) -> None:
+        with self.client() as client:
+            client.save()
+        shutil.copy(self._server.data_dir / "dump.rdb", directory)
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -254,6 +255,35 @@ async def test_what_was_recorded_while_the_server_was_away_arrives_later(valkey:
     await newcomer.over()
     assert (newcomer.gaps, newcomer.payloads) == ([(1, 1)], {2: b"2", 3: b"3"})
     assert (owner.local.fenced, other.local.fenced) == ([], [])
+
+
+async def test_a_server_that_comes_back_with_an_old_snapshot(valkey: Valkey, gateways: Gateways, tmp_path: Path) -> None:
+    owner, other = await gateways(valkey), await gateways(valkey)
+    live, over, new = await owner.run("r_live"), await owner.run("r_over"), "r_new"
+    live.appended(batch(1, b"1"))
+    await until(lambda: live.idle)
+    valkey.save(tmp_path)
+    # The snapshot doesn't know of these: a chunk, an end, a whole run.
+    live.appended(batch(2, b"2"))
+    over.ended(ok(0))
+    fresh = await owner.run(new)
+    fresh.appended(batch(1, b"1"))
+    await until(lambda: live.idle and fresh.idle and "r_over" not in owner.log._writer)
+    seen = await other.follow("r_live")
+    await seen.has(2)
+    valkey.restart_from(tmp_path)
+    await until(lambda: not owner.log.available)
+    live.appended(batch(3, b"3"))
+    live.ended(ok(3))
+    fresh.ended(ok(1))
+    assert await seen.over() == ok(3)
+    assert (seen.payloads, seen.gaps) == ({1: b"1", 2: b"2", 3: b"3"}, [])
+    await within(other.log.connected())
+    late, forgotten, again = [await other.follow(run_id) for run_id in ("r_live", new, "r_over")]
+    assert [await late.over(), await forgotten.over()] == [ok(3), ok(1)]
+    assert (late.payloads, late.gaps, forgotten.gaps) == ({1: b"1", 3: b"3"}, [(2, 2)], [(1, 1)])
+    assert lost(await again.over())
+    assert owner.local.fenced == []
 
 
 async def test_runs_that_the_server_forgot_for_good_expire_for_their_followers(valkey: Valkey, gateways: Gateways) -> None:
