@@ -36,11 +36,13 @@ async def main(url: str, prefix: str) -> None:
         run = log.recorder("r_theirs")
         run.status(Status("running"))
         number = 0
+        recorded = False
         while True:
             number += 1
             run.appended(Chunks(number, [b"%d" % number], 50))
             await asyncio.sleep(0.005)
-            if log.queued_bytes == 0 and number == 20:
+            if not recorded and number >= 20 and run.idle:
+                recorded = True
                 print("recorded", flush=True)  # noqa: T201
 
 

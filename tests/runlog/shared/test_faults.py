@@ -54,6 +54,38 @@ async def test_the_runs_of_a_dead_gateway_end_everywhere_after_all_that_was_reco
         await until(lambda: not client.zscore(f"{gateways.prefix}gateways", owner.log.gateway_id))
 
 
+async def test_a_gateway_whose_lease_lapsed_for_a_moment_is_not_called_dead(shared_valkey: Valkey, gateways: Gateways) -> None:
+    owner = await gateways(shared_valkey, lease_interval_s=1000)
+    other = await gateways(shared_valkey, sweep_interval_s=1000, confirm_s=0.3)
+    await owner.run("r_a")
+    membership, name = other.log._membership, owner.log.gateway_id
+    with shared_valkey.client() as client:
+        client.zadd(f"{gateways.prefix}gateways", {name: 1})
+        assert await membership.sweep() == []
+        await owner.log._renew()
+        assert await membership.sweep() == []
+        client.zadd(f"{gateways.prefix}gateways", {name: 1})
+        assert await membership.sweep() == []
+        first = asyncio.get_running_loop().time()
+        await until(lambda: asyncio.get_running_loop().time() > first + 0.3)
+        record = await other.log.find("r_a")
+        assert record is not None
+        assert record.ended is None
+        # What was seen before a lost connection doesn't count.
+        changes: list[bool] = []
+        other.log.listen(changes.append)
+        (reader,) = (each for each in client.client_list() if each["name"] == f"gateway-{other.log.gateway_id}")
+        client.client_kill_filter(_id=reader["id"])
+        await until(lambda: changes == [False, True])
+        assert await membership.sweep() == []
+        first = asyncio.get_running_loop().time()
+        await until(lambda: asyncio.get_running_loop().time() > first + 0.3)
+        assert await membership.sweep() == [name]
+    record = await other.log.find("r_a")
+    assert record is not None
+    assert record.ended is not None
+
+
 async def test_a_dead_gateways_many_runs_end_in_one_sweep(shared_valkey: Valkey, gateways: Gateways) -> None:
     owner, other = await gateways(shared_valkey), await gateways(shared_valkey)
     for _ in range(250):
@@ -134,7 +166,7 @@ async def test_a_fenced_run_is_told_once_and_its_recorder_is_silent(shared_valke
     run.ended(ok(2))
     await owner.log.find("r_a")
     assert owner.local.fenced == ["r_a"]
-    assert owner.log.queued_bytes == 0
+    await until(lambda: owner.log.queued_bytes == 0)
     with shared_valkey.client() as client:
         assert not client.exists(f"{gateways.prefix}run:{{r_a}}:log")
 
@@ -230,6 +262,7 @@ async def test_what_was_recorded_while_the_server_was_away_arrives_later(valkey:
     run.appended(batch(1, b"1"))
     seen, silent = await other.follow("r_a"), await other.follow("r_quiet")
     await seen.has(1)
+    await until(lambda: run.idle)
     valkey.kill()
     await until(lambda: not owner.log.available and not other.log.available)
     run.appended(batch(2, b"2"))
@@ -343,7 +376,7 @@ async def test_a_full_queue_drops_the_oldest_of_the_fullest_run_and_its_readers_
     assert sorted(seen.payloads) == [*range(1, first), *range(last + 1, 102)]
     assert first == 2
     assert len(seen.payloads) >= 10
-    assert owner.log.queued_bytes == 0
+    await until(lambda: owner.log.queued_bytes == 0)
 
 
 async def test_an_emptied_server_is_noticed_and_runs_go_on(valkey: Valkey, gateways: Gateways) -> None:
@@ -358,6 +391,22 @@ async def test_an_emptied_server_is_noticed_and_runs_go_on(valkey: Valkey, gatew
     run.appended(batch(2, b"2"))
     run.ended(ok(2))
     assert (await seen.over(), seen.payloads, owner.local.fenced) == (ok(2), {1: b"1", 2: b"2"}, [])
+
+
+async def test_a_batch_that_finds_the_server_emptied_makes_its_record_again(valkey: Valkey, gateways: Gateways) -> None:
+    owner = await gateways(valkey, lease_interval_s=1000, sweep_interval_s=1000)
+    run, quiet = await owner.run("r_a"), await owner.run("r_quiet")
+    with valkey.client() as client:
+        client.flushall()
+    run.appended(batch(1, b"1"))
+    await until(lambda: run.idle)
+    quiet.ended(ok(0))
+    run.ended(ok(1))
+    seen, silent = await owner.follow("r_a"), Seen()
+    assert (await seen.over(), seen.payloads, owner.local.fenced) == (ok(1), {1: b"1"}, [])
+    await until(lambda: len(owner.log._writer) == 0)
+    await owner.log.follow("r_quiet", silent)
+    assert await silent.over() == ok(0)
 
 
 # what can't be had

@@ -49,6 +49,17 @@ async def test_who_follows_an_ended_run_sees_all_of_it(shared_valkey: Valkey, ga
     assert (await seen.over(), seen.payloads) == (ok(1), {1: b"1"})
 
 
+async def test_a_read_that_waits_hears_of_a_new_following(shared_valkey: Valkey, gateways: Gateways) -> None:
+    owner, other = await gateways(shared_valkey), await gateways(shared_valkey, block_s=100)
+    run = await owner.run("r_a")
+    run.ended(ok(0))
+    with shared_valkey.client() as client:
+        await until(
+            lambda: any(c["name"] == f"gateway-{other.log.gateway_id}-reader" and c["cmd"] == "xread" for c in client.client_list())
+        )
+    assert await (await other.follow("r_a")).over() == ok(0)
+
+
 async def test_what_waits_together_becomes_one_entry(shared_valkey: Valkey, gateways: Gateways) -> None:
     owner = await gateways(shared_valkey)
     run = await owner.run("r_a")
