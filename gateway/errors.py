@@ -110,6 +110,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "tool-streams": Problem(Code.UNIMPLEMENTED, "The tool streams and has no single result"),
     "session-not-found": Problem(Code.NOT_FOUND, "Session not found"),
     "run-not-found": Problem(Code.NOT_FOUND, "Run not found"),
+    "idempotency-conflict": Problem(Code.INVALID_ARGUMENT, "The idempotency key belongs to another request", 422),
     "run-expired": Problem(Code.NOT_FOUND, "The run is over and forgotten", 410),
     "pool-not-found": Problem(Code.NOT_FOUND, "Pool not found"),
     # capacity
@@ -119,9 +120,11 @@ PROBLEMS: Mapping[str, Problem] = {
     "worker-busy": Problem(Code.UNAVAILABLE, "Preferred worker is busy"),
     "no-workers-available": Problem(Code.UNAVAILABLE, "No workers available"),
     "session-worker-unavailable": Problem(Code.ABORTED, "Session worker unavailable"),
+    "log-unavailable": Problem(Code.UNAVAILABLE, "The shared log can't be reached"),
     "shutting-down": Problem(Code.UNAVAILABLE, "The gateway is shutting down"),
     # the execution
     "worker-timeout": Problem(Code.DEADLINE_EXCEEDED, "Worker execution timed out"),
+    "owner-lost": Problem(Code.UNAVAILABLE, "The gateway that executed the run was lost"),
     "worker-lost": Problem(Code.UNAVAILABLE, "The worker was lost"),
     "chunk-too-large": Problem(Code.RESOURCE_EXHAUSTED, "A chunk is larger than the limit", retryable=False),
     "slow-reader": Problem(Code.UNAVAILABLE, "The reader made no progress"),
