@@ -110,7 +110,6 @@ PROBLEMS: Mapping[str, Problem] = {
     "tool-streams": Problem(Code.UNIMPLEMENTED, "The tool streams and has no single result"),
     "session-not-found": Problem(Code.NOT_FOUND, "Session not found"),
     "run-not-found": Problem(Code.NOT_FOUND, "Run not found"),
-    "idempotency-conflict": Problem(Code.INVALID_ARGUMENT, "The idempotency key belongs to another request", 422),
     "run-expired": Problem(Code.NOT_FOUND, "The run is over and forgotten", 410),
     "pool-not-found": Problem(Code.NOT_FOUND, "Pool not found"),
     # capacity

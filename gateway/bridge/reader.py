@@ -47,7 +47,7 @@ class ChunkReader:
         self._reader.close()
 
     def _messages(self, chunks: Chunks) -> list[pb.ToolChunk]:
-        tool = self._run.call.tool
+        tool = self._run.tool
         attributes = chunks.attributes or {}
         messages = []
         for number, payload in enumerate(chunks.payloads, chunks.first):
@@ -77,7 +77,7 @@ class ChunkReader:
         if final is None:
             synthetic = "synthetic_final" in end.metadata
             number = self._run.log.next
-            final = pb.ToolChunk(chunk_id=f"sp-final-{number}" if synthetic else f"{self._run.call.tool}-{number}", is_final=True)
+            final = pb.ToolChunk(chunk_id=f"sp-final-{number}" if synthetic else f"{self._run.tool}-{number}", is_final=True)
             if synthetic:
                 final.metadata["chunks_sent"] = str(end.chunks)
         for name, value in end.metadata.items():

@@ -104,7 +104,7 @@ class CollectedRun(Response):
                 return failure
             body = b'%b,"chunks":[%b]}' % (bytes(failure.body)[:-1], b",".join(self._payloads))
             return Response(body, failure.status_code, headers, PROBLEM_MEDIA_TYPE)
-        if self._run.call.streaming:
+        if self._run.streaming:
             body = whole(self._payloads, self._gaps, end, instance)
         else:
             result = self._payloads[0] if self._payloads else b"null"

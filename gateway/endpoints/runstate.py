@@ -8,26 +8,26 @@ from typing import Any
 from gateway.codec import documents
 from gateway.events import Outcome
 from gateway.runs.identity import created_ms
-from gateway.runs.run import Run
+from gateway.runs.source import RunSource
 
 # What a run's `state` may be; `expired` is of readers that came too late, never of a run.
 STATES = ("queued", "running", *(outcome.value for outcome in Outcome if outcome is not Outcome.EXPIRED))
 
 
-def describe(run: Run) -> dict[str, Any]:
+def describe(run: RunSource) -> dict[str, Any]:
     """Return a run's state: `queue` while it waits, `end` once it has ended; the time is RFC 3339 in UTC."""
     uri = f"/v1/runs/{run.id}"
     created = datetime.fromtimestamp(created_ms(run.id) / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     document: dict[str, Any] = {
         "run": run.id,
-        "tool": run.call.tool,
+        "tool": run.tool,
         "state": run.state,
         "created_at": created,
-        "session": run.call.session_id,
+        "session": run.session_id,
         "pool": run.pool,
         "worker": run.worker_id,
-        "chunks": run.log.next - 1,
-        "on_disconnect": str(run.policy.on_disconnect),
+        "chunks": run.chunks,
+        "on_disconnect": run.on_disconnect,
         "links": {"self": uri, "events": f"{uri}/events", "result": f"{uri}/result", "cancel": f"{uri}/cancel"},
     }
     if run.place is not None:

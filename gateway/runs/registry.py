@@ -74,7 +74,7 @@ class RunRegistry:
         runs: list[Run] = []
         for index in range(end - 1, -1, -1):
             run = self._known[ids[index]]
-            if (state is None or run.state == state) and (tool is None or run.call.tool == tool):
+            if (state is None or run.state == state) and (tool is None or run.tool == tool):
                 if len(runs) == limit:
                     return RunPage(runs, runs[-1].id)
                 runs.append(run)

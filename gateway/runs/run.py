@@ -18,16 +18,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from gateway import timers
 from gateway.call import NOTHING, ToolCall
 from gateway.errors import GatewayError
-from gateway.events import ChunkAttributes, Ended, Outcome, Started, Status, Timing
+from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
 from gateway.runlog.base import RunRecorder
 from gateway.runlog.budget import MemoryBudget
 from gateway.runlog.memory import MemoryLog
-from gateway.runs.policy import READ_ALL, Cause, Leaving, Overflow, ReaderOptions, Role, RunPolicy
+from gateway.runs.policy import READ_ALL, Cause, Leaving, ReaderOptions, RunPolicy
+from gateway.runs.source import RunSource, start_details
 from gateway.runs.stopwatch import Stopwatch
 from gateway.runs.subscription import Subscription
 from gateway.transport.base import StreamCall
@@ -35,8 +36,6 @@ from gateway.workers.dispatch import Ticket
 from gateway.workers.lease import Lease, LeaseRequest
 from gateway.workers.pool import Pool
 from gateway.workers.toolstream import ToolEnd
-
-Shared = TypeVar("Shared")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class RunOwner(Protocol):
         """The run has ended; called once."""
 
 
-class Run:
+class Run(RunSource):
     """One execution. See the module's table for its states."""
 
     def __init__(
@@ -82,36 +81,33 @@ class Run:
         budget: MemoryBudget | None = None,
         *,
         is_claimed: bool = False,
+        recorder: RunRecorder | None = None,
     ) -> None:
-        """`budget` is what all runs' logs share; None: one of its own. `is_claimed`: somebody has an idempotency key to the run."""
-        self.id = run_id
-        self.call = call
-        self.policy = policy
+        """`budget` is what all runs' logs share; None: one of its own. `is_claimed`: somebody has an idempotency key to the run.
+
+        `recorder` tells other gateways what happens; None: there are none.
+        """
         is_plain = policy.on_disconnect.kind is Leaving.CANCEL and not is_claimed
         log_bytes = min(limits.plain_log_bytes, limits.log_bytes) if is_plain else limits.log_bytes
-        self.log = MemoryLog(limit_bytes=log_bytes, limit_chunks=limits.log_chunks, budget=budget)
-        self.ended: Ended | None = None
-        self.pool: str | None = None
-        self.worker_id: str | None = None
-        # Tells other gateways what happens; None: there are none.
-        self.recorder: RunRecorder | None = None
-        self._limits = limits
+        super().__init__(
+            run_id,
+            tool=call.tool,
+            streaming=call.streaming,
+            session_id=call.session_id,
+            on_disconnect=str(policy.on_disconnect),
+            details=details_of(run_id, call, policy, limits),
+            log=MemoryLog(limit_bytes=log_bytes, limit_chunks=limits.log_chunks, budget=budget),
+        )
+        self.call = call
+        self.policy = policy
+        self.recorder = recorder
         self._owner = owner
         self._timers = timers.running()
-        # A tuple: one who leaves while all are being woken must not make another one be passed over.
-        self._readers: tuple[Subscription, ...] = ()
-        # Those of them that are skipped or cut when they lag.
-        self._sheds: list[Subscription] = []
-        self._subscribers = 0
+        # Subscribers on other gateways.
         self._remote = 0
         # While nobody reads and somebody may come back.
         self._grace: timers.Timer | None = None
         self._kept: KeptPlace | None = None
-        # Who waits for nothing but the end.
-        self._waiters: list[Callable[[], None]] = []
-        # What the readers share, by name.
-        self._shared: dict[str, Any] = {}
-        self._released = False
         self._was_queued = False
         self._paused = False
         self._ticket: Ticket | None = None
@@ -122,18 +118,13 @@ class Run:
 
     @property
     def state(self) -> str:
-        """`queued`, `running`, or the outcome."""
         if self.ended is not None:
             return self.ended.outcome.value
         return "queued" if self._upstream is None else "running"
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """The place in the pool's queue and how many wait there; None when it does not wait."""
         return None if self._ticket is None else (self._ticket.position, self._ticket.depth)
-
-    def __repr__(self) -> str:
-        return f"<Run {self.id} {self.call.tool}: {self.state}, {self.log.next - 1} chunks, {len(self._readers)} readers>"
 
     def start(self, pool: Pool) -> None:
         """Take a worker, or a place in the pool's queue.
@@ -155,21 +146,8 @@ class Run:
             self.on_lease(granted)
 
     def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
-        """Return a new reader; `wake` is not called before that."""
-        log = self.log
-        # A reader that begins live is told so as one that comes back is: its first event has no id to come back to the start by.
-        after = log.next - 1 if options.live else options.after
-        cursor = 1 if after is None else min(after, log.next - 1) + 1
-        resumed_from = None if after is None else cursor
-        reader = Subscription(self, Started(self.id, self.call.tool, self._details(), resumed_from), cursor, wake, options)
-        self._readers += (reader,)
-        if reader.holds:
-            log.places.append(reader)
-        elif options.overflow is not Overflow.BLOCK:
-            self._sheds.append(reader)
-        if options.role is Role.SUBSCRIBER:
-            self._subscribers += 1
-            self._end_grace()
+        """See RunSource; who comes while it waits is told its place."""
+        reader = super().subscribe(wake, options)
         if self._ticket is not None:
             reader.note(self._queued(self._ticket.position, self._ticket.depth))
         return reader
@@ -182,34 +160,11 @@ class Run:
         elif left and not self._subscribers:
             self._left_alone(self.log.next)
 
-    def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
-        """Return what all readers of this run have in common under a name, made by the first of them: an encoder."""
-        found: Shared | None = self._shared.get(name)
-        if found is None:
-            found = self._shared[name] = make()
-        return found
-
-    def when_ended(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have a callback called once the run has ended, if it hasn't yet; return what takes that back, idempotent."""
-        self._waiters.append(callback)
-
-        def forget() -> None:
-            if callback in self._waiters:
-                self._waiters.remove(callback)
-
-        return forget
-
     def cancel(self, cause: Cause) -> None:
         """End the run as cancelled, whatever it is doing; idempotent."""
         outcome = Outcome.SHUTDOWN if cause is Cause.SHUTDOWN else Outcome.CANCELLED
         problem = "shutting-down" if cause is Cause.SHUTDOWN else "cancelled"
         self._end(outcome, GatewayError(problem, f"The run ended: {cause.value}"))
-
-    def release(self) -> None:
-        """Let go of the log of a run that has ended, once the readers that it still has are gone."""
-        self._released = True
-        if not self._readers:
-            self.log.close()
 
     # the pool's answers: LeaseHolder
 
@@ -252,15 +207,12 @@ class Run:
         batch = self.log.append(payloads, size_bytes, attributes)
         if self.recorder is not None:
             self.recorder.appended(batch)
-        for reader in self._readers:
-            reader.wake()
+        self._wake_all()
         if not self._paused and self.log.is_lagging() and self._upstream is not None:
             self._paused = True
             self._upstream.pause_reading()
-        if self._sheds:
-            # A copy, and last: who is cut leaves at once, which may end the run.
-            for reader in list(self._sheds):
-                reader.shed(before_bytes)
+        # Last: who is cut leaves at once, which may end the run.
+        self._shed(before_bytes)
 
     def on_end(self, end: ToolEnd) -> None:
         """The call has ended."""
@@ -284,24 +236,12 @@ class Run:
                 self._watch.last_chunk_at = self._timers.time()
             self._upstream.resume_reading()
 
-    def reader_left(self, subscription: Subscription) -> None:
-        """Apply the disconnect policy when the last subscriber has gone."""
-        self._readers = tuple(reader for reader in self._readers if reader is not subscription)
-        if subscription.holds:
-            self.log.places.remove(subscription)
-        elif subscription in self._sheds:
-            self._sheds.remove(subscription)
-        if not self._readers:
-            self._shared.clear()
-            if self._released:
-                self.log.close()
-        if subscription.options.role is Role.SUBSCRIBER:
-            self._subscribers -= 1
-            if self.ended is None and not self._subscribers and not self._remote:
-                self._left_alone(subscription.cursor)
-        # At once: else one who came now would pin what this one did, and the next one more than that.
-        self.log.trim()
-        self.reader_advanced()
+    def _subscriber_came(self) -> None:
+        self._end_grace()
+
+    def _subscriber_left(self, cursor: int) -> None:
+        if self.ended is None and not self._subscribers and not self._remote:
+            self._left_alone(cursor)
 
     def _left_alone(self, cursor: int) -> None:
         """The last subscriber has left, having taken everything ahead of `cursor`."""
@@ -353,11 +293,7 @@ class Run:
         self.call = ToolCall(call.tool, NOTHING, call.timeout_s, call.streaming, call.session_id, call.pool)
         if self.recorder is not None:
             self.recorder.ended(end)
-        for reader in self._readers:
-            reader.wake()
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter()
+        self._tell_end()
         self._owner.run_ended(self)
 
     def _decorate(self, metadata: Mapping[str, str]) -> Mapping[str, str]:
@@ -374,24 +310,19 @@ class Run:
     def _tell(self, status: Status) -> None:
         if self.recorder is not None:
             self.recorder.status(status)
-        for reader in self._readers:
-            reader.show(status)
+        self._show(status)
 
     def _queued(self, position: int, depth: int) -> Status:
         return Status("queued", {"position": position, "depth": depth, "pool": self.pool})
 
-    def _details(self) -> dict[str, Any]:
-        uri = f"/v1/runs/{self.id}"
-        details = {
-            "on_disconnect": str(self.policy.on_disconnect),
-            "timeout_ms": int(self.call.timeout_s * 1000),
-            "heartbeat_ms": int(self._limits.heartbeat_s * 1000),
-            "links": {"events": f"{uri}/events", "cancel": f"{uri}/cancel"},
-        }
-        deadlines = self.policy.deadlines
-        named = (
-            ("queue_timeout_ms", deadlines.queue_s),
-            ("first_chunk_timeout_ms", deadlines.first_chunk_s),
-            ("idle_timeout_ms", deadlines.idle_s),
-        )
-        return details | {name: int(seconds * 1000) for name, seconds in named if seconds is not None}
+
+def details_of(run_id: str, call: ToolCall, policy: RunPolicy, limits: RunLimits) -> dict[str, Any]:
+    """Return what the start events of a run say besides the run and its tool."""
+    deadlines = policy.deadlines
+    timeouts_s = {
+        "timeout_ms": call.timeout_s,
+        "queue_timeout_ms": deadlines.queue_s,
+        "first_chunk_timeout_ms": deadlines.first_chunk_s,
+        "idle_timeout_ms": deadlines.idle_s,
+    }
+    return start_details(run_id, on_disconnect=str(policy.on_disconnect), timeouts_s=timeouts_s, heartbeat_s=limits.heartbeat_s)

@@ -1,0 +1,186 @@
+"""A run as its readers have it, whichever gateway executes it: its log, its readers, its end.
+
+`Run` (run.py) is one that is executed here, `FollowedRun` (followed.py) one of another gateway. What they have in
+common stands here: readers come and go, share their encoders, are shown each status and woken for what is new; who waits
+for nothing but the end is told of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from gateway.events import Ended, Started, Status, Timing
+from gateway.runlog.memory import MemoryLog
+from gateway.runs.policy import READ_ALL, Overflow, ReaderOptions, Role
+from gateway.runs.subscription import Subscription
+
+Shared = TypeVar("Shared")
+
+
+class RunSource:
+    """What a front door needs of a run. `on_disconnect` is its policy's text, `streaming` False for a unary call."""
+
+    # Whether its worker waits for readers that must lose nothing; else they see a gap where they are too slow.
+    waits_for_readers = True
+
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        tool: str,
+        streaming: bool,
+        session_id: str | None,
+        on_disconnect: str,
+        details: Mapping[str, Any],
+        log: MemoryLog,
+    ) -> None:
+        """`details` are those of the start event."""
+        self.id = run_id
+        self.tool = tool
+        self.streaming = streaming
+        self.session_id = session_id
+        self.on_disconnect = on_disconnect
+        self.log = log
+        self.ended: Ended | None = None
+        self.pool: str | None = None
+        self.worker_id: str | None = None
+        self._details = details
+        # A tuple: one who leaves while all are being woken must not make another one be passed over.
+        self._readers: tuple[Subscription, ...] = ()
+        # Those of them that are skipped or cut when they lag.
+        self._sheds: list[Subscription] = []
+        self._subscribers = 0
+        # Who waits for nothing but the end.
+        self._waiters: list[Callable[[], None]] = []
+        # What the readers share, by name.
+        self._shared: dict[str, Any] = {}
+        self._released = False
+
+    @property
+    def state(self) -> str:
+        """`queued`, `running`, or the outcome."""
+        raise NotImplementedError
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """The place in the pool's queue and how many wait there; None when it does not wait."""
+        return None
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks there were so far."""
+        return self.log.next - 1
+
+    def timing(self) -> Timing:
+        """Return how long it took so far."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.tool}: {self.state}, {self.chunks} chunks, {len(self._readers)} readers>"
+
+    def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
+        """Return a new reader; `wake` is not called before that."""
+        log = self.log
+        # A reader that begins live is told so as one that comes back is: its first event has no id to come back to the start by.
+        after = log.next - 1 if options.live else options.after
+        cursor = 1 if after is None else min(after, log.next - 1) + 1
+        resumed_from = None if after is None else cursor
+        reader = Subscription(self, Started(self.id, self.tool, self._details, resumed_from), cursor, wake, options)
+        self._readers += (reader,)
+        if reader.holds and self.waits_for_readers:
+            log.places.append(reader)
+        elif options.overflow is not Overflow.BLOCK:
+            self._sheds.append(reader)
+        if options.role is Role.SUBSCRIBER:
+            self._subscribers += 1
+            self._subscriber_came()
+        return reader
+
+    def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
+        """Return what all readers of this run have in common under a name, made by the first of them: an encoder."""
+        found: Shared | None = self._shared.get(name)
+        if found is None:
+            found = self._shared[name] = make()
+        return found
+
+    def when_ended(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have a callback called once the run has ended, if it hasn't yet; return what takes that back, idempotent."""
+        self._waiters.append(callback)
+
+        def forget() -> None:
+            if callback in self._waiters:
+                self._waiters.remove(callback)
+
+        return forget
+
+    def release(self) -> None:
+        """Let go of the log of a run that has ended, once the readers that it still has are gone."""
+        self._released = True
+        if not self._readers:
+            self.log.close()
+
+    # the readers' news: what a subscription needs of its run
+
+    def reader_advanced(self) -> None:
+        """A reader has taken something."""
+
+    def reader_left(self, subscription: Subscription) -> None:
+        """The reader is gone."""
+        self._readers = tuple(reader for reader in self._readers if reader is not subscription)
+        if subscription.holds and self.waits_for_readers:
+            self.log.places.remove(subscription)
+        elif subscription in self._sheds:
+            self._sheds.remove(subscription)
+        if not self._readers:
+            self._shared.clear()
+            if self._released:
+                self.log.close()
+        if subscription.options.role is Role.SUBSCRIBER:
+            self._subscribers -= 1
+            self._subscriber_left(subscription.cursor)
+        # At once: else one who came now would pin what this one did, and the next one more than that.
+        self.log.trim()
+        self.reader_advanced()
+
+    def _subscriber_came(self) -> None:
+        """There is a subscriber more."""
+
+    def _subscriber_left(self, cursor: int) -> None:
+        """There is one less; it had taken everything ahead of `cursor`."""
+
+    # what happens, told to them
+
+    def _shed(self, before_bytes: int) -> None:
+        """Skip or cut those who lag too far now; `before_bytes`: the log's total ahead of the newest batch."""
+        if self._sheds:
+            # A copy: who is cut leaves at once, which may end the run.
+            for reader in list(self._sheds):
+                reader.shed(before_bytes)
+
+    def _wake_all(self) -> None:
+        for reader in self._readers:
+            reader.wake()
+
+    def _show(self, status: Status) -> None:
+        for reader in self._readers:
+            reader.show(status)
+
+    def _tell_end(self) -> None:
+        """Wake everybody for the end, once `ended` is set."""
+        self._wake_all()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
+
+
+def start_details(run_id: str, *, on_disconnect: str, timeouts_s: Mapping[str, float | None], heartbeat_s: float) -> dict[str, Any]:
+    """Return what a start event says besides the run and its tool; `timeouts_s` by the name of its option, None for none."""
+    uri = f"/v1/runs/{run_id}"
+    details: dict[str, Any] = {"on_disconnect": on_disconnect}
+    for name, seconds in timeouts_s.items():
+        if seconds is not None:
+            details[name] = int(seconds * 1000)
+    details["heartbeat_ms"] = int(heartbeat_s * 1000)
+    details["links"] = {"events": f"{uri}/events", "cancel": f"{uri}/cancel"}
+    return details
