@@ -7,10 +7,13 @@ runs are drained first, then the gRPC listener, the pools and the transports, ea
 from __future__ import annotations
 
 import asyncio
+import secrets
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
@@ -31,12 +34,16 @@ from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.runs.hub import Hub, HubLimits
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
-from gateway.settings import PoolSettings, Settings
+from gateway.settings import PoolSettings, Settings, SettingsError
 from gateway.transport import Transport, open_transport
 from gateway.transport.base import Channel
 from gateway.workers.catalog import Catalog
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
+
+if TYPE_CHECKING:
+    # Needs the extra `redis`.
+    from gateway.runs.shared import SharedRuns
 
 _log = structlog.get_logger("gateway")
 
@@ -63,6 +70,8 @@ class Gateway:
             run=RunLimits(runlog.run_limit_bytes, runlog.plain_run_limit_bytes, runlog.run_limit_chunks, server.heartbeat_s),
         )
         self.hub = Hub(self.catalog, self.pools, limits)
+        self.shared = self._shared_runs(settings)
+        self.hub.others = self.shared
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
@@ -74,6 +83,9 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
             keepers = [tasks.create_task(pool.run(), name=f"pool {name}") for name, pool in self.pools.items()]
+            if self.shared is not None:
+                keepers.append(tasks.create_task(self.shared.run(), name="shared runs"))
+                await self.shared.greet()
             try:
                 if server.grpc_address:
                     service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
@@ -103,6 +115,37 @@ class Gateway:
             await self.bridge.stop(1)
         for pool in self.pools.values():
             await pool.drain(self.settings.server.drain_timeout_s)
+        if self.shared is not None:
+            await self.shared.leave()
+
+    def _shared_runs(self, settings: Settings) -> SharedRuns | None:
+        """Return what knows the other gateways; None where the log is in this process.
+
+        Raises:
+            SettingsError: the URL can't be used, or the package for it is missing.
+        """
+        runlog = settings.runlog
+        if runlog.url == "memory://":
+            return None
+        try:
+            from gateway.runlog.shared.options import SharedLogOptions
+            from gateway.runs.shared import SharedRuns
+        except ImportError as exc:
+            raise SettingsError(f"runlog.url: a shared log needs the extra `redis`: pip install 'snakepit-gateway[redis]' ({exc})") from exc
+        options = SharedLogOptions(
+            prefix=runlog.prefix,
+            lease_ttl_s=runlog.lease_ttl_s,
+            lease_interval_s=runlog.lease_ttl_s / 5,
+            queue_limit_bytes=runlog.queue_limit_bytes,
+            run_limit_bytes=runlog.run_limit_bytes,
+            run_limit_entries=runlog.run_limit_chunks,
+            ttl_s=runlog.ttl_s,
+        )
+        gateway_id = f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}"
+        try:
+            return SharedRuns(self.hub, runlog.url, gateway_id, options, session_ttl_s=settings.sessions.ttl_s)
+        except ValueError as exc:
+            raise SettingsError(f"runlog.url: {exc}") from exc
 
     async def _listen(self, bridge: BridgeServer) -> None:
         try:
@@ -141,7 +184,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     timing = StreamTiming(server.heartbeat_s, server.first_byte_hold_s, server.write_timeout_s)
     streaming = StreamSettings(timing, server.retry_ms, server.result_limit_bytes, server.wait_limit_s, server.debug)
     responses = RunResponses(gateway.hub, streaming)
-    socket = SocketSettings(
+    socket_settings = SocketSettings(
         runs_limit=server.socket_runs_limit,
         write_timeout_s=server.write_timeout_s,
         heartbeat_s=server.heartbeat_s,
@@ -157,9 +200,9 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         tools.router(gateway.catalog),
         background.router(reader, responses),
         runs.router(gateway.hub, reader, responses),
-        sessions.router(gateway.sessions, limits),
+        sessions.router(gateway.sessions, limits, gateway.hub),
         health.router(gateway.hub),
-        websocket.router(reader, socket, OriginRule(server.allowed_origins), gateway.sockets),
+        websocket.router(reader, socket_settings, OriginRule(server.allowed_origins), gateway.sockets),
     )
     for router in routers:
         app.include_router(router)

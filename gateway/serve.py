@@ -15,7 +15,7 @@ from gateway import server
 from gateway.app import Gateway, create_app
 from gateway.endpoints import openapi
 from gateway.runtime import compat, loading
-from gateway.settings import Settings, is_public
+from gateway.settings import Settings, SettingsError, is_public
 from gateway.telemetry import logs
 from gateway.workers.description import Tool
 
@@ -23,14 +23,18 @@ _log = structlog.get_logger("gateway")
 
 
 def run_server(settings: Settings) -> int:
-    """Serve until a signal; return the exit code: 0, or 1 when an address can't be bound."""
+    """Serve until a signal; return the exit code: 0, 1 when an address can't be bound, 2 when the settings can't be used."""
     logs.configure(settings.log.level, settings.log.format)
     try:
         sock = server.bind(settings.server.host, settings.server.port)
     except OSError as exc:
         _log.error("can't listen", host=settings.server.host, port=settings.server.port, reason=str(exc))
         return 1
-    gateway = Gateway(settings)
+    try:
+        gateway = Gateway(settings)
+    except SettingsError as exc:
+        _log.error("settings can't be used", reason=str(exc))
+        return 2
     app = create_app(gateway=gateway)
     host, port = sock.getsockname()[:2]
     if is_public(host):

@@ -93,8 +93,15 @@ class SessionSettings(Section):
 class RunLogSettings(Section):
     """`[runlog]`: what is kept of runs, so that readers may come back to them."""
 
-    # Where: in this process.
-    url: Literal["memory://"] = "memory://"
+    # Where: in this process, or in a Redis or Valkey server that many gateways share (extra `redis`): `redis://`, `rediss://`,
+    # `valkey://` or `valkeys://`, then `[user:password@]host[:port][/database]`.
+    url: Annotated[str, Field(pattern=r"^(memory://$|(redis|valkey)s?://.)")] = "memory://"
+    # How the keys in that server begin: one for each group of gateways.
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = "gateway:"
+    # A gateway that shows no sign of life for so long is taken for dead soon after, and its runs are ended.
+    lease_ttl_s: Annotated[float, Field(ge=1, le=300)] = 5.0
+    # What waits for that server while it can't be reached; over it the oldest chunks of the fullest run become a gap.
+    queue_limit_bytes: ByteCount = 64 * 1024 * 1024
     # The chunks of one run, in bytes (with what Python needs besides) and in number; and of all runs together. A plain run is one
     # that ends with its last subscriber (`_on_disconnect=cancel`) and has no idempotency key: hardly anybody comes back to it.
     run_limit_bytes: ByteCount = 4 * 1024 * 1024

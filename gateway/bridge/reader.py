@@ -11,7 +11,7 @@ import asyncio
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Chunks, Ended, Outcome
 from gateway.rpc import snakepit_bridge_pb2 as pb
-from gateway.runs.run import Run
+from gateway.runs.source import RunSource
 
 _PLAIN = ChunkAttributes()
 
@@ -19,7 +19,7 @@ _PLAIN = ChunkAttributes()
 class ChunkReader:
     """A reader of a run. `error` is set once `read` has returned None for a run that failed."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunSource) -> None:
         self._run = run
         self._signal = asyncio.Event()
         self._reader = run.subscribe(self._signal.set)

@@ -29,7 +29,8 @@ from gateway.events import Chunks, Ended
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from gateway.runs.hub import Hub, check_kind, not_streaming
-from gateway.runs.run import Run
+from gateway.runs.policy import RunPolicy
+from gateway.runs.source import RunSource
 from gateway.sessions import Session, Sessions
 
 _log = structlog.get_logger("gateway.bridge")
@@ -98,7 +99,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             if self._sessions.get(request.session_id, touch=True) is None:
                 raise GatewayError("session-not-found", "not_found")
             call = self._call(request, context, streaming=False)
-            end, chunks = await self._collect(self._hub.open(call))
+            end, chunks = await self._collect(await self._hub.start(call, RunPolicy()))
             if end.error is not None:
                 raise end.error
         except GatewayError as error:
@@ -119,7 +120,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             self._check_streams(session, request.tool_name)
             call = self._call(request, context, streaming=True)
             await self._check_worker(session, request.tool_name, context)
-            run = self._hub.open(call)
+            run = await self._hub.start(call, RunPolicy())
         except GatewayError as error:
             await self._abort(error, request, context)
         reader = ChunkReader(run)
@@ -198,7 +199,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         return decoded
 
     @staticmethod
-    async def _collect(run: Run) -> tuple[Ended, list[bytes]]:
+    async def _collect(run: RunSource) -> tuple[Ended, list[bytes]]:
         """Return a run's end and all its payloads; a cancelled task leaves the run."""
         signal = asyncio.Event()
         reader = run.subscribe(signal.set)

@@ -16,7 +16,7 @@ from gateway.errors import FieldError, GatewayError
 from gateway.runs.hub import Hub
 from gateway.runs.identity import parse_event_id
 from gateway.runs.policy import Choice, Overflow, ReaderOptions, Role, parse_choice
-from gateway.runs.run import Run
+from gateway.runs.source import RunSource
 
 MEMBERS = ("run", "last_event_id", "from", "role", "overflow", "credit")
 # As many digits as an event id may have.
@@ -97,15 +97,18 @@ def read_credit(payload: Mapping[str, Any]) -> int | None:
     return credit
 
 
-def find_run(hub: Hub, run_id: str, *, resumes: bool) -> Run:
+async def find_run(hub: Hub, run_id: str, *, resumes: bool) -> RunSource:
     """Return the run to join, live or ended. `resumes`: its client has read of it before.
 
     Raises:
-        GatewayError: `run-expired` where the run once was, else `run-not-found`.
+        GatewayError: `run-expired` where the run once was, else `run-not-found`; `log-unavailable`.
     """
-    if resumes and hub.find(run_id) is None:
-        raise GatewayError("run-expired", f"Run {run_id[:40]} is over and forgotten; it was not started again")
-    return hub.get(run_id)
+    try:
+        return await hub.look_up(run_id)
+    except GatewayError as error:
+        if resumes and error.problem == "run-not-found":
+            raise GatewayError("run-expired", f"Run {run_id[:40]} is over and forgotten; it was not started again") from error
+        raise
 
 
 def check_members(kind: str, payload: Mapping[str, Any], known: Collection[str], prefix: str | None = None) -> None:

@@ -12,13 +12,13 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import timers
 from gateway.endpoints.connection import Connection
-from gateway.runs.run import Run
+from gateway.runs.source import RunSource
 
 
 class AwaitedRun(Response):
     """`result()` is the response once the run has ended, `pending()` the one after `wait_s` seconds without that."""
 
-    def __init__(self, run: Run, *, wait_s: float, result: Callable[[], Response], pending: Callable[[], Response]) -> None:
+    def __init__(self, run: RunSource, *, wait_s: float, result: Callable[[], Response], pending: Callable[[], Response]) -> None:
         super().__init__()
         self._run = run
         self._wait_s = wait_s
@@ -27,11 +27,11 @@ class AwaitedRun(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = Connection(scope, receive, on_gone=lambda: None)
-        if self._run.ended is None:
+        if self._run.known_end is None:
             async with connection:
                 await self._wait(connection)
         if not connection.gone:
-            response = self._pending() if self._run.ended is None else self._result()
+            response = self._pending() if self._run.known_end is None else self._result()
             await response(scope, receive, send)
 
     async def _wait(self, connection: Connection) -> None:

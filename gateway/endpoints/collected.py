@@ -21,7 +21,7 @@ from gateway.endpoints.response import StreamTiming
 from gateway.errors import GatewayError
 from gateway.events import Chunks, Ended, Gap
 from gateway.runs.policy import READ_ALL, ReaderOptions
-from gateway.runs.run import Run
+from gateway.runs.source import RunSource
 
 MEDIA_TYPE = "application/json"
 
@@ -36,7 +36,7 @@ class CollectedRun(Response):
 
     def __init__(
         self,
-        run: Run,
+        run: RunSource,
         timing: StreamTiming,
         *,
         limit_bytes: int,

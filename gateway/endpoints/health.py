@@ -5,6 +5,8 @@ Also `/problems/{type}`, so that the `type` of a problem document leads somewher
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
@@ -26,7 +28,12 @@ def router(hub: Hub) -> APIRouter:
             return JSONResponse({"status": "draining", "open_runs": hub.open_runs}, 503)
         # One pool without a worker must not take the others' traffic away.
         status = "ready" if not reasons else "degraded" if len(reasons) < len(hub.pools) else "not ready"
-        document = {"status": status, "pools": {name: reasons.get(name, []) for name in hub.pools}}
+        document: dict[str, Any] = {"status": status, "pools": {name: reasons.get(name, []) for name in hub.pools}}
+        if hub.others is not None:
+            document["runlog"] = "available" if hub.others.available else "unavailable"
+            if not hub.others.available and status == "ready":
+                # Runs that go on and their readers are served; new runs are refused until it is back.
+                document["status"] = "degraded"
         return JSONResponse(document, 503 if status == "not ready" else 200)
 
     async def pools() -> Response:

@@ -22,7 +22,7 @@ from gateway.codec.websocket import BadFrame
 from gateway.endpoints.connection import LINK_EXTENSION
 from gateway.events import Chunks, Event
 from gateway.runs.policy import ReaderOptions
-from gateway.runs.run import Run
+from gateway.runs.source import RunSource
 from gateway.runs.subscription import Subscription
 
 WRITE_LIMIT_BYTES = 64 * 1024
@@ -56,7 +56,7 @@ class SocketRun:
     does an end that is next.
     """
 
-    run: Run
+    run: RunSource
     encoder: MessageEncoder
     reader: Subscription
     credit: int | None = None
@@ -102,7 +102,7 @@ class Outlet:
         self._said.append(frame)
         self._signal.set()
 
-    def attach(self, run: Run, encoder: MessageEncoder, options: ReaderOptions, credit: int | None = None) -> SocketRun:
+    def attach(self, run: RunSource, encoder: MessageEncoder, options: ReaderOptions, credit: int | None = None) -> SocketRun:
         """Subscribe to a run and send what it says; return it as a run of this socket."""
         entry: SocketRun
 

@@ -13,7 +13,7 @@ from gateway.endpoints.duplex import Closing, Duplex, SocketSettings
 from gateway.endpoints.outlet import SocketRun
 from gateway.errors import CODES
 from gateway.runs.policy import ReaderOptions
-from gateway.runs.run import Run
+from gateway.runs.source import RunSource
 
 DONE = Closing(1000)
 
@@ -21,7 +21,7 @@ DONE = Closing(1000)
 class PlainSocket(Duplex):
     """A reader of one run. Its drain is the run's: nothing tells its client to go away but the run's end."""
 
-    def __init__(self, websocket: WebSocket, run: Run, options: ReaderOptions, settings: SocketSettings) -> None:
+    def __init__(self, websocket: WebSocket, run: RunSource, options: ReaderOptions, settings: SocketSettings) -> None:
         super().__init__(websocket, settings)
         self._entry = self._outlet.attach(run, EventEncoder(run.id, debug=settings.debug), options)
 

@@ -36,7 +36,7 @@ from gateway.endpoints.exchange import AsgiExchange, Exchange
 from gateway.endpoints.problem import problem_response
 from gateway.events import Chunks, Ended, Event
 from gateway.runs.policy import READ_ALL, ReaderOptions
-from gateway.runs.run import Run
+from gateway.runs.source import RunSource
 
 # The drain is the app's: on import sse-starlette has put itself in front of uvicorn's signal handler.
 AppStatus.enable_automatic_graceful_drain = False
@@ -72,7 +72,9 @@ class RunStream(EventSourceResponse):
     it, the connection is closed at once, without an end.
     """
 
-    def __init__(self, run: Run, encoder: Encoder, timing: StreamTiming, *, options: ReaderOptions = READ_ALL, debug: bool = False) -> None:
+    def __init__(
+        self, run: RunSource, encoder: Encoder, timing: StreamTiming, *, options: ReaderOptions = READ_ALL, debug: bool = False
+    ) -> None:
         # Not the base's __init__: it wraps an iterator, makes a lock and headers that are of no use here, 40 µs in all.
         # What Starlette and FastAPI look at is here.
         self.status_code = 200

@@ -18,8 +18,7 @@ from gateway.endpoints.requests import CallReader
 from gateway.endpoints.runstate import STATES, describe
 from gateway.endpoints.stream import OFFERED, RunResponses
 from gateway.runs.hub import Hub
-from gateway.runs.identity import is_run_id
-from gateway.runs.policy import Cause, invalid_option
+from gateway.runs.policy import invalid_option
 
 PAGE_DEFAULT = 20
 PAGE_LIMIT = 100
@@ -35,21 +34,18 @@ def router(hub: Hub, reader: CallReader, responses: RunResponses) -> APIRouter:
         limit, state = _limit(asked.get("limit")), asked.get("state")
         if state is not None and state not in STATES:
             raise invalid_option("state", f"is {state[:40]!r}; allowed: {', '.join(STATES)}")
-        cursor = asked.get("cursor")
-        if cursor is not None and not is_run_id(cursor):
-            raise invalid_option("cursor", f"is {cursor[:40]!r}; it is what `next` of the page before says: a run's id")
-        page = hub.list(limit=limit, after=cursor, state=state, tool=asked.get("tool"))
-        following = None if page.next is None else f"/v1/runs?{urlencode({**asked, 'cursor': page.next})}"
+        found, next_cursor = await hub.page(limit=limit, after=asked.get("cursor"), state=state, tool=asked.get("tool"))
+        following = None if next_cursor is None else f"/v1/runs?{urlencode({**asked, 'cursor': next_cursor})}"
         headers = {"Cache-Control": "no-store"} | ({} if following is None else {"Link": f'<{following}>; rel="next"'})
-        return JSONResponse({"runs": [describe(run) for run in page.runs], "cursor": page.next, "next": following}, headers=headers)
+        return JSONResponse({"runs": [describe(run) for run in found], "cursor": next_cursor, "next": following}, headers=headers)
 
     async def state(run: str) -> Response:
-        return JSONResponse(describe(hub.get(run)))
+        return JSONResponse(describe(await hub.look_up(run)))
 
     async def result(request: Request, run: str) -> Response:
         choose(request.headers.get("accept"), (collected.MEDIA_TYPE,))
         preferences = prefer.read(request.headers.get(prefer.HEADER), wait_limit_s=responses.wait_limit_s)
-        return responses.result(hub.get(run), preferences)
+        return responses.result(await hub.look_up(run), preferences)
 
     async def events(request: Request, run: str) -> Response:
         media_type = choose(request.headers.get("accept"), OFFERED)
@@ -61,12 +57,10 @@ def router(hub: Hub, reader: CallReader, responses: RunResponses) -> APIRouter:
         options = read_options(given, reader.limits.options, names=READER_OPTIONS)
         if options.begins is not None and options.begins.isdigit():
             return responses.resumed(f"{run}.{options.begins}", options.reader, media_type, of=run)
-        return responses.response(hub.get(run), media_type, reader_from(options.reader, options.begins))
+        return responses.response(await hub.look_up(run), media_type, reader_from(options.reader, options.begins))
 
     async def cancel(run: str) -> Response:
-        found = hub.get(run)
-        found.cancel(Cause.CLIENT)
-        return JSONResponse(describe(found))
+        return JSONResponse(describe(await hub.cancel(run)))
 
     routes.add_api_route("/v1/runs", some, methods=["GET"], **RUNS)
     routes.add_api_route("/v1/runs/{run}", state, methods=["GET"], **RUN)

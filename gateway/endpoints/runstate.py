@@ -32,6 +32,6 @@ def describe(run: RunSource) -> dict[str, Any]:
     }
     if run.place is not None:
         document["queue"] = {"position": run.place[0], "depth": run.place[1]}
-    if run.ended is not None:
-        document["end"] = documents.ended(run.ended, uri)
+    if run.known_end is not None:
+        document["end"] = documents.ended(run.known_end, uri)
     return document

@@ -15,6 +15,7 @@ from gateway.endpoints.requests import RequestLimits, read_body
 from gateway.endpoints.schemas import NewSession
 from gateway.errors import FieldError, GatewayError
 from gateway.runs.arguments import pointer
+from gateway.runs.hub import Hub
 from gateway.sessions import Session, Sessions
 
 
@@ -32,31 +33,45 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def router(sessions: Sessions, limits: RequestLimits) -> APIRouter:
-    """Return the routes of this module."""
+def router(sessions: Sessions, limits: RequestLimits, hub: Hub) -> APIRouter:
+    """Return the routes of this module. A session is known to all gateways of the hub's log."""
     routes = APIRouter(tags=["sessions"])
 
     async def create(request: Request) -> Response:
         body = await read_body(request, limit_bytes=limits.body_bytes)
         wanted = _wanted(arguments.from_body(body, request.headers.get("content-type"), depth_limit=limits.depth))
-        existed = wanted.id is not None and sessions.get(wanted.id) is not None
+        existed = wanted.id is not None and await _known(wanted.id) is not None
         session = sessions.create(wanted.id, wanted.metadata)
+        if hub.others is not None:
+            await hub.others.touch_session(session.id, session.metadata)
         headers = {"Location": f"/v1/sessions/{session.id}"}
         return JSONResponse(describe(session), 200 if existed else 201, headers)
 
     async def state(session: str) -> Response:
-        return JSONResponse(describe(_find(session)))
+        return JSONResponse(describe(await _find(session)))
 
     async def end(session: str) -> Response:
-        _find(session)
+        await _find(session)
         sessions.end(session)
+        if hub.others is not None:
+            await hub.others.end_session(session)
         return Response(status_code=204)
 
-    def _find(session_id: str) -> Session:
-        session = sessions.get(session_id)
+    async def _find(session_id: str) -> Session:
+        session = await _known(session_id)
         if session is None:
             raise GatewayError("session-not-found", f"Session not found: {session_id[:128]}")
         return session
+
+    async def _known(session_id: str) -> Session | None:
+        if hub.others is None:
+            return sessions.get(session_id)
+        found = await hub.others.find_session(session_id)
+        if found is None:
+            return None
+        created_at, metadata = found
+        local = sessions.get(session_id)
+        return Session(session_id, created_at, created_at if local is None else local.last_used_at, metadata)
 
     routes.add_api_route("/v1/sessions", create, methods=["POST"], **SESSION_CREATE)
     routes.add_api_route("/v1/sessions/{session}", state, methods=["GET"], **SESSION)

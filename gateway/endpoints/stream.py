@@ -6,7 +6,7 @@ protocol, section 3. `Prefer: respond-async` (RFC 7240) starts the run in the ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from fastapi import APIRouter, Request
@@ -19,10 +19,11 @@ from gateway.endpoints import collected, prefer
 from gateway.endpoints.awaited import AwaitedRun
 from gateway.endpoints.collected import CollectedRun
 from gateway.endpoints.contract import STREAM_GET, STREAM_POST
+from gateway.endpoints.deferred import DeferredResponse
 from gateway.endpoints.express import Endpoint
 from gateway.endpoints.negotiation import choose
 from gateway.endpoints.prefer import Preferences
-from gateway.endpoints.requests import CallReader
+from gateway.endpoints.requests import CallReader, RunRequest
 from gateway.endpoints.response import Encoder, RunStream, StreamTiming
 from gateway.endpoints.runstate import describe
 from gateway.errors import GatewayError
@@ -30,7 +31,7 @@ from gateway.events import Ended, Outcome
 from gateway.runs.hub import Hub
 from gateway.runs.identity import parse_event_id
 from gateway.runs.policy import CANCEL, CONTINUE, ReaderOptions, Role, invalid_option
-from gateway.runs.run import Run
+from gateway.runs.source import RunSource
 
 STREAM_TYPES = (sse.MEDIA_TYPE, *ndjson.MEDIA_TYPES)
 OFFERED = (*STREAM_TYPES, collected.MEDIA_TYPE)
@@ -59,7 +60,7 @@ class RunResponses:
         """The longest that a request may wait for a run's end."""
         return self._settings.wait_limit_s
 
-    def response(self, run: Run, media_type: str, options: ReaderOptions) -> Response:
+    def response(self, run: RunSource, media_type: str, options: ReaderOptions) -> Response:
         """Return a new reader's response."""
         settings = self._settings
         if media_type == collected.MEDIA_TYPE:
@@ -75,10 +76,33 @@ class RunResponses:
         if place is None:
             return Response(status_code=204)
         run_id, after = place
+        options = replace(options, after=after)
         run = self._hub.find(run_id)
-        if run is None:
+        if run is not None:
+            return self.response(run, media_type, options)
+        if self._hub.others is None:
             return self.expired(run_id, media_type)
-        return self.response(run, media_type, replace(options, after=after))
+        return self._deferred(
+            lambda: self._hub.look_up(run_id),
+            lambda run: self.response(run, media_type, options),
+            unknown=lambda: self.expired(run_id, media_type),
+        )
+
+    def opened(self, asked: RunRequest, make: Callable[[RunSource], Response]) -> Response:
+        """Start the run that is asked for and return the response that `make` has for it.
+
+        Raises:
+            GatewayError: as Hub.open; where there are other gateways an error is the response's.
+        """
+        policy, claim = asked.options.policy, asked.claim
+        if self._hub.others is None:
+            return make(self._hub.open(asked.call, policy, claim))
+        return self._deferred(lambda: self._hub.start(asked.call, policy, claim), make)
+
+    def _deferred(
+        self, ask: Callable[[], Awaitable[RunSource]], make: Callable[[RunSource], Response], unknown: Callable[[], Response] | None = None
+    ) -> Response:
+        return DeferredResponse(ask, make, unknown=unknown, debug=self._settings.debug)
 
     def head(self, media_type: str, last_event_id: str | None = None) -> Response:
         """Return what a HEAD gets: what a GET would be, and no run is started or read for it."""
@@ -86,19 +110,19 @@ class RunResponses:
             return Response(status_code=204)
         return Response(media_type=media_type, headers={"Cache-Control": "no-cache, no-transform", "Vary": "Accept"})
 
-    def started(self, run: Run, preferences: Preferences) -> Response:
+    def started(self, run: RunSource, preferences: Preferences) -> Response:
         """Return the answer to who started a run in the background: 202 and where it is; its result where it ended within the wait."""
         location = {"Location": f"/v1/runs/{run.id}"}
         return self._awaited(run, preferences, location) if preferences.wait_s else self._state(run, preferences, location)
 
-    def result(self, run: Run, preferences: Preferences) -> Response:
+    def result(self, run: RunSource, preferences: Preferences) -> Response:
         """Return a run's result; 202 and its state while there is none, after the wait that was asked for."""
         retry = {"Retry-After": "1"}
-        if run.ended is None and not preferences.wait_s:
+        if run.known_end is None and not preferences.wait_s:
             return self._state(run, preferences, retry)
         return self._awaited(run, preferences, retry)
 
-    def _awaited(self, run: Run, preferences: Preferences, pending: Mapping[str, str]) -> Response:
+    def _awaited(self, run: RunSource, preferences: Preferences, pending: Mapping[str, str]) -> Response:
         return AwaitedRun(
             run,
             wait_s=preferences.wait_s,
@@ -107,10 +131,10 @@ class RunResponses:
         )
 
     @staticmethod
-    def _state(run: Run, preferences: Preferences, headers: Mapping[str, str]) -> Response:
+    def _state(run: RunSource, preferences: Preferences, headers: Mapping[str, str]) -> Response:
         return JSONResponse(describe(run), 202, {"Cache-Control": "no-store", **headers, **preferences.applied()})
 
-    def _collected(self, run: Run, options: ReaderOptions, headers: Mapping[str, str] | None = None) -> Response:
+    def _collected(self, run: RunSource, options: ReaderOptions, headers: Mapping[str, str] | None = None) -> Response:
         settings = self._settings
         limit = settings.result_limit_bytes
         return CollectedRun(run, settings.timing, limit_bytes=limit, options=options, headers=headers, debug=settings.debug)
@@ -146,7 +170,7 @@ class RunResponses:
         lines = media_type if media_type in ndjson.MEDIA_TYPES else ndjson.MEDIA_TYPES[0]
         return NdjsonEncoder(run_id, media_type=lines, debug=self._settings.debug)
 
-    def _shared_encoder(self, run: Run, media_type: str) -> Encoder:
+    def _shared_encoder(self, run: RunSource, media_type: str) -> Encoder:
         """Return the encoder that all readers of a run in this format have in common, so that a batch is encoded once."""
         return run.shared(media_type, lambda: self.encoder(run.id, media_type))
 
@@ -169,8 +193,9 @@ def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
         if is_head:
             reader.hub.check(asked.call)
             return responses.head(media_type)
-        run = reader.hub.open(asked.call, asked.options.policy, asked.claim)
-        return responses.started(run, preferences) if in_background else responses.response(run, media_type, options)
+        if in_background:
+            return responses.opened(asked, lambda run: responses.started(run, preferences))
+        return responses.opened(asked, lambda run: responses.response(run, media_type, options))
 
     return Endpoint(stream, METHODS, reader.limits.body_bytes)
 

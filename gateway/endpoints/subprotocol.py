@@ -25,7 +25,7 @@ from gateway.endpoints.outlet import SocketRun
 from gateway.endpoints.requests import CallReader
 from gateway.errors import FieldError, GatewayError
 from gateway.runs.policy import Cause, ReaderOptions
-from gateway.runs.run import Run
+from gateway.runs.source import RunSource
 
 _OWN_MEMBERS = ("tool", "args", "credit")
 SUBSCRIBE_MEMBERS = (*_OWN_MEMBERS, *(name.removeprefix("_") for name in STARTING_OPTIONS))
@@ -57,7 +57,7 @@ class Socket(Duplex):
         try:
             await self._initialise()
             while True:
-                self._handle(await self._receive())
+                await self._handle(await self._receive())
         except WebSocketDisconnect:
             pass
         except BadFrame as exc:
@@ -85,13 +85,13 @@ class Socket(Duplex):
         self._outlet.say(codec.ack(limits))
         self._acknowledged = True
 
-    def _handle(self, frame: ClientFrame) -> None:
+    async def _handle(self, frame: ClientFrame) -> None:
         if frame.type == "connection_init":
             raise BadFrame("connection_init came twice", 4429)
         if frame.type == "ping":
             self._outlet.say(codec.PONG)
         elif frame.type in ("subscribe", "attach"):
-            self._begin(frame)
+            await self._begin(frame)
         elif frame.id in self._runs:
             self._handle_run(frame, self._runs[frame.id])
 
@@ -104,7 +104,7 @@ class Socket(Duplex):
             # `complete`: the client wants no more of it; the run's policy says what that means.
             self._drop(entry)
 
-    def _begin(self, frame: ClientFrame) -> None:
+    async def _begin(self, frame: ClientFrame) -> None:
         """Start a run, or join one, under the frame's id."""
         if frame.id in self._runs:
             raise BadFrame(f"id {frame.id!r} is in use by a live run", 4409)
@@ -114,13 +114,13 @@ class Socket(Duplex):
             if self._leaving:
                 raise GatewayError("shutting-down", "This socket takes no new runs since its goaway; connect again", retry_after_s=5)
             if frame.type == "subscribe":
-                self._subscribe(frame.id, frame.payload)
+                await self._subscribe(frame.id, frame.payload)
             else:
-                self._attach(frame.id, read_attach(frame.payload, lag_bytes=self._settings.lag_bytes))
+                await self._attach(frame.id, read_attach(frame.payload, lag_bytes=self._settings.lag_bytes))
         except GatewayError as error:
             self._outlet.say(codec.error(frame.id, error))
 
-    def _subscribe(self, name: str, payload: Mapping[str, Any]) -> None:
+    async def _subscribe(self, name: str, payload: Mapping[str, Any]) -> None:
         check_members("subscribe", payload, SUBSCRIBE_MEMBERS, META_PREFIX.removeprefix("_"))
         tool = payload.get("tool")
         if not isinstance(tool, str):
@@ -134,16 +134,16 @@ class Socket(Duplex):
         options = [(f"_{option}", _option_text(option, value)) for option, value in given]
         checked = read_options(options, self._calls.limits.options, names=STARTING_OPTIONS)
         call = self._calls.call(tool, values, checked, streaming=True)
-        self._join(name, self._calls.hub.open(call, checked.policy), checked.reader, credit)
+        self._join(name, await self._calls.hub.start(call, checked.policy), checked.reader, credit)
 
-    def _attach(self, name: str, attachment: Attachment) -> None:
+    async def _attach(self, name: str, attachment: Attachment) -> None:
         if attachment.delivered:
             self._outlet.say(codec.delivered(name, attachment.run_id))
         else:
-            run = find_run(self._calls.hub, attachment.run_id, resumes=attachment.resumes)
+            run = await find_run(self._calls.hub, attachment.run_id, resumes=attachment.resumes)
             self._join(name, run, attachment.options, attachment.credit)
 
-    def _join(self, name: str, run: Run, options: ReaderOptions, credit: int | None) -> None:
+    def _join(self, name: str, run: RunSource, options: ReaderOptions, credit: int | None) -> None:
         entry = self._outlet.attach(run, FrameEncoder(run.id, name, debug=self._settings.debug), options, credit)
         self._runs[name] = entry
         self._names[entry] = name

@@ -27,7 +27,7 @@ from gateway.endpoints.subprotocol import Socket
 from gateway.errors import CODES, GatewayError
 from gateway.events import Ended, Outcome
 from gateway.runs.policy import ReaderOptions
-from gateway.runs.run import Run
+from gateway.runs.source import RunSource
 
 
 def router(reader: CallReader, settings: SocketSettings, origins: OriginRule, sockets: Sockets) -> APIRouter:
@@ -56,18 +56,18 @@ def router(reader: CallReader, settings: SocketSettings, origins: OriginRule, so
             if last_event_id:
                 await resume(websocket, *read_event_id("Last-Event-ID", last_event_id))
                 return
-            run, reading = start(websocket, tool)
+            run, reading = await start(websocket, tool)
         except GatewayError as error:
             await answer(websocket, Closing(CODES[error.code].ws_close, error.detail), codec.refused(error))
             return
         await sockets.serve(PlainSocket(websocket, run, reading, settings))
 
-    def start(websocket: WebSocket, tool: str) -> tuple[Run, ReaderOptions]:
+    async def start(websocket: WebSocket, tool: str) -> tuple[RunSource, ReaderOptions]:
         plain, options = reader.split_query(websocket)
         checked = read_options(options, reader.limits.options, names=STARTING_OPTIONS)
         schema = reader.hub.catalog.find(tool, checked.pool).parameters
         values = arguments.from_query(plain, schema, depth_limit=reader.limits.depth)
-        return reader.hub.open(reader.call(tool, values, checked, streaming=True), checked.policy), checked.reader
+        return await reader.hub.start(reader.call(tool, values, checked, streaming=True), checked.policy), checked.reader
 
     async def resume(websocket: WebSocket, run_id: str, after: int | None) -> None:
         """Go on with a run as a reconnect over SSE does: the rest of it, nothing where all was delivered, `expired`."""
@@ -75,7 +75,7 @@ def router(reader: CallReader, settings: SocketSettings, origins: OriginRule, so
             await answer(websocket, Closing(DONE.code, "everything was delivered"))
             return
         try:
-            run = find_run(reader.hub, run_id, resumes=True)
+            run = await find_run(reader.hub, run_id, resumes=True)
         except GatewayError as error:
             await answer(websocket, DONE, *EventEncoder(run_id).encode(Ended(Outcome.EXPIRED, 0, error=error)))
             return

@@ -99,6 +99,11 @@ class MemoryLog:
             budget.reclaim()
         return batch
 
+    def skip(self, number: int) -> None:
+        """Go on with this number: chunks in between will never come, and with what is older they are a gap from now on."""
+        self.shrink(self.size_bytes, keep_batches=0)
+        self.first = self.next = number
+
     def read(self, cursor: int, limit: int | None = None) -> Chunks | Gap | None:
         """See LogReader."""
         if cursor < self.first:

@@ -7,18 +7,21 @@ draining, the tool and its kind, the arguments, the number of open runs, then as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gateway.call import ToolCall
 from gateway.errors import GatewayError
+from gateway.runlog.base import RunRecorder
 from gateway.runlog.budget import MemoryBudget
 from gateway.runs.arguments import ArgumentChecker
 from gateway.runs.idempotency import Claim, IdempotencyKeys
-from gateway.runs.identity import new_run_id
-from gateway.runs.policy import Cause, RunPolicy
-from gateway.runs.registry import RunPage, RunRegistry
+from gateway.runs.identity import is_run_id, new_run_id
+from gateway.runs.policy import Cause, RunPolicy, invalid_option
+from gateway.runs.registry import RunRegistry
 from gateway.runs.run import Run, RunLimits
+from gateway.runs.source import RunSource
 from gateway.workers.catalog import Catalog, Tool
 from gateway.workers.pool import Pool
 
@@ -38,6 +41,34 @@ class HubLimits:
     run: RunLimits = field(default_factory=RunLimits)
 
 
+class OtherGateways(Protocol):
+    """The runs of all gateways on one log (shared.py); each method as the hub's of that name.
+
+    Of sessions: `touch_session` makes one known to all, or says that it is in use, and returns when it was made, in Unix seconds,
+    and its metadata; `find_session` returns that, or None where none knows it; `end_session` forgets it everywhere.
+    """
+
+    @property
+    def available(self) -> bool:
+        """Whether the log can be used now."""
+
+    async def touch_session(self, session_id: str, metadata: Mapping[str, str] | None = None) -> tuple[float, Mapping[str, str]]: ...
+
+    async def find_session(self, session_id: str) -> tuple[float, Mapping[str, str]] | None: ...
+
+    async def end_session(self, session_id: str) -> bool: ...
+
+    async def start(self, call: ToolCall, policy: RunPolicy, claim: Claim | None = None) -> RunSource: ...
+
+    async def look_up(self, run_id: str) -> RunSource: ...
+
+    async def cancel(self, run: RunSource) -> RunSource: ...
+
+    async def list(
+        self, *, limit: int, after: str | None, state: str | None, tool: str | None
+    ) -> tuple[Sequence[RunSource], str | None]: ...
+
+
 class Hub:
     """The runs of this gateway, and the pools behind them (`pools`: name to pool, the first is the default)."""
 
@@ -50,6 +81,8 @@ class Hub:
         self._runs = RunRegistry(kept_limit=limits.kept_runs, ttl_s=limits.ttl_s, on_forgotten=self._keys.forget)
         # One checker a tool, kept as long as the worker describes it by the same schema.
         self._checkers: dict[tuple[str, str], tuple[Mapping[str, object], ArgumentChecker]] = {}
+        # Set by who knows other gateways; None: this is the only one.
+        self.others: OtherGateways | None = None
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -64,8 +97,61 @@ class Hub:
         """True once no new run is accepted."""
         return self._draining
 
-    def open(self, call: ToolCall, policy: RunPolicy | None = None, claim: Claim | None = None) -> Run:
-        """Start a run and return it; it may be queued. With the claim of a request that came before, return that one's run.
+    async def start(self, call: ToolCall, policy: RunPolicy, claim: Claim | None = None) -> RunSource:
+        """Do what `open` does, for all gateways where there are others.
+
+        Raises:
+            GatewayError: as `open`; `log-unavailable`.
+        """
+        return self.open(call, policy, claim) if self.others is None else await self.others.start(call, policy, claim)
+
+    async def look_up(self, run_id: str) -> RunSource:
+        """Return a run, of any gateway where there are others.
+
+        Raises:
+            GatewayError: as `get`; `log-unavailable`.
+        """
+        return self.get(run_id) if self.others is None else await self.others.look_up(run_id)
+
+    async def cancel(self, run_id: str) -> RunSource:
+        """Cancel a run, of any gateway where there are others, and return it.
+
+        Raises:
+            GatewayError: as `look_up`.
+        """
+        run = await self.look_up(run_id)
+        if self.others is not None:
+            return await self.others.cancel(run)
+        run.cancel(Cause.CLIENT)
+        return run
+
+    async def page(
+        self, *, limit: int, after: str | None = None, state: str | None = None, tool: str | None = None
+    ) -> tuple[Sequence[RunSource], str | None]:
+        """Return a page of the runs, newest first, of all gateways where there are others; and the cursor of the next page.
+
+        Raises:
+            GatewayError: `invalid-option`, `after` is no cursor; `log-unavailable`.
+        """
+        if self.others is not None:
+            return await self.others.list(limit=limit, after=after, state=state, tool=tool)
+        if after is not None and not is_run_id(after):
+            raise invalid_option("cursor", f"is {after[:40]!r}; it is what `cursor` of the page before says")
+        page = self._runs.page(limit=limit, after=after, state=state, tool=tool)
+        return page.runs, page.next
+
+    def open(
+        self,
+        call: ToolCall,
+        policy: RunPolicy | None = None,
+        claim: Claim | None = None,
+        *,
+        run_id: str | None = None,
+        recorder: RunRecorder | None = None,
+    ) -> Run:
+        """Start a run here and return it; it may be queued. With the claim of a request that came before, return that one's run.
+
+        `run_id` and `recorder` are those of a run that was registered with other gateways.
 
         Raises:
             GatewayError: `idempotency-conflict`, `shutting-down`, `tool-not-found`, `pool-not-found`, `tool-not-streaming`,
@@ -79,7 +165,8 @@ class Hub:
         if self.open_runs >= self.limits.open_runs:
             detail = f"{self.open_runs} runs are open, the limit is {self.limits.open_runs}"
             raise GatewayError("too-many-streams", detail, retry_after_s=1)
-        run = Run(new_run_id(), call, policy or RunPolicy(), self.limits.run, self, self.budget, is_claimed=claim is not None)
+        policy, claimed = policy or RunPolicy(), claim is not None
+        run = Run(run_id or new_run_id(), call, policy, self.limits.run, self, self.budget, is_claimed=claimed, recorder=recorder)
         self._runs.add(run)
         self._idle.clear()
         try:
@@ -127,10 +214,6 @@ class Hub:
         if self._runs.is_expired(run_id):
             raise GatewayError("run-expired", f"Run {run_id} is over and forgotten")
         raise GatewayError("run-not-found", f"No run {run_id[:40]!r} is known here (any more)")
-
-    def list(self, *, limit: int, after: str | None = None, state: str | None = None, tool: str | None = None) -> RunPage:
-        """Return a page of the runs that are known, newest first; see RunRegistry.page."""
-        return self._runs.page(limit=limit, after=after, state=state, tool=tool)
 
     def run_ended(self, run: Run) -> None:
         """Move a run to those that have ended."""

@@ -88,6 +88,7 @@ class Cause(StrEnum):
     GRACE = "the last reader left and nobody came back in time"
     CLIENT = "it was cancelled by a client"
     SHUTDOWN = "the gateway is shutting down"
+    FENCED = "the other gateways took this one for dead, or the shared log has lost the run"
 
 
 @dataclass(frozen=True, slots=True)

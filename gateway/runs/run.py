@@ -52,6 +52,10 @@ class RunLimits:
     heartbeat_s: float = 10.0
 
 
+# Causes that are no cancel.
+_ENDINGS = {Cause.SHUTDOWN: (Outcome.SHUTDOWN, "shutting-down"), Cause.FENCED: (Outcome.ERROR, "owner-lost")}
+
+
 @dataclass(slots=True, eq=False)
 class KeptPlace:
     """The place of the last subscriber, kept while nobody reads and somebody may come back."""
@@ -162,8 +166,7 @@ class Run(RunSource):
 
     def cancel(self, cause: Cause) -> None:
         """End the run as cancelled, whatever it is doing; idempotent."""
-        outcome = Outcome.SHUTDOWN if cause is Cause.SHUTDOWN else Outcome.CANCELLED
-        problem = "shutting-down" if cause is Cause.SHUTDOWN else "cancelled"
+        outcome, problem = _ENDINGS.get(cause, (Outcome.CANCELLED, "cancelled"))
         self._end(outcome, GatewayError(problem, f"The run ended: {cause.value}"))
 
     # the pool's answers: LeaseHolder
@@ -185,7 +188,11 @@ class Run(RunSource):
             self._timer.cancel()
             self._check_deadlines()
         if self._was_queued or self.recorder is not None:
-            self._tell(Status("running", {"worker": lease.worker_id, "pool": lease.pool, "attempt": 1}))
+            status = Status("running", {"worker": lease.worker_id, "pool": lease.pool, "attempt": 1})
+            if self.recorder is not None:
+                self.recorder.status(status)
+            if self._was_queued:
+                self._show(status)
 
     def on_refused(self, error: GatewayError) -> None:
         """The queue gave up on us."""

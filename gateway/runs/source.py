@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from gateway.events import Ended, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
-from gateway.runs.policy import READ_ALL, Overflow, ReaderOptions, Role
+from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role
 from gateway.runs.subscription import Subscription
 
 Shared = TypeVar("Shared")
@@ -72,6 +72,11 @@ class RunSource:
         """How many chunks there were so far."""
         return self.log.next - 1
 
+    @property
+    def known_end(self) -> Ended | None:
+        """How the run ended, even where its readers have not got so far yet; None while it hasn't."""
+        return self.ended
+
     def timing(self) -> Timing:
         """Return how long it took so far."""
         raise NotImplementedError
@@ -81,15 +86,14 @@ class RunSource:
 
     def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
         """Return a new reader; `wake` is not called before that."""
-        log = self.log
         # A reader that begins live is told so as one that comes back is: its first event has no id to come back to the start by.
-        after = log.next - 1 if options.live else options.after
-        cursor = 1 if after is None else min(after, log.next - 1) + 1
+        after = self.chunks if options.live else options.after
+        cursor = 1 if after is None else self._cursor_after(after)
         resumed_from = None if after is None else cursor
         reader = Subscription(self, Started(self.id, self.tool, self._details, resumed_from), cursor, wake, options)
         self._readers += (reader,)
         if reader.holds and self.waits_for_readers:
-            log.places.append(reader)
+            self.log.places.append(reader)
         elif options.overflow is not Overflow.BLOCK:
             self._sheds.append(reader)
         if options.role is Role.SUBSCRIBER:
@@ -113,6 +117,10 @@ class RunSource:
                 self._waiters.remove(callback)
 
         return forget
+
+    def cancel(self, cause: Cause) -> None:
+        """End the run as cancelled, whatever it is doing; idempotent."""
+        raise NotImplementedError
 
     def release(self) -> None:
         """Let go of the log of a run that has ended, once the readers that it still has are gone."""
@@ -142,6 +150,10 @@ class RunSource:
         # At once: else one who came now would pin what this one did, and the next one more than that.
         self.log.trim()
         self.reader_advanced()
+
+    def _cursor_after(self, after: int) -> int:
+        """Return where a reader goes on that says what its last chunk was; there may never have been one of that number."""
+        return min(after, self.chunks) + 1
 
     def _subscriber_came(self) -> None:
         """There is a subscriber more."""

@@ -117,7 +117,7 @@ class Subscription:
         `before_bytes` is what the log's total was ahead of the newest batch, which nobody can be late for yet.
         """
         log = self._run.log
-        if self.cut or before_bytes - self.taken_bytes <= self.lag_bytes:
+        if self.cut or self.cursor >= log.next or before_bytes - self.taken_bytes <= self.lag_bytes:
             return
         if self.options.overflow is Overflow.DISCONNECT:
             self.cut = True
@@ -129,6 +129,10 @@ class Subscription:
         else:
             return
         self.wake()
+
+    def recount(self) -> None:
+        """Find out anew what it has taken: its cursor was ahead of a log that is still being filled."""
+        self.taken_bytes = self._run.log.bytes_before(self.cursor)
 
     def close(self) -> None:
         """Leave the run; idempotent. The last subscriber's leaving is the disconnect that the run's policy is about."""

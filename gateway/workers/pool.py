@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from gateway.call import Affinity
 from gateway.errors import GatewayError
 from gateway.workers.address import AddressSlot
 from gateway.workers.description import Tool, await_stop
@@ -78,6 +79,17 @@ class Pool:
                 The holder may hear the last two, `queue-timeout` and `no-workers-available` later.
         """
         return self._dispatcher.acquire(request, holder)
+
+    @property
+    def affinity(self) -> Affinity:
+        """What a session's tie is worth where a request says nothing."""
+        return self._options.affinity
+
+    def tie_session(self, session_id: str, worker_id: str) -> None:
+        """Tie a session to a worker that it is said to have; a worker that isn't here ties nothing."""
+        for worker in self._dispatcher.workers:
+            if worker.id == worker_id:
+                self._dispatcher.sessions.remember(session_id, worker)
 
     def forget_session(self, session_id: str) -> None:
         """Untie a session from its worker."""

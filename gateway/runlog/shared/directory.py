@@ -70,9 +70,17 @@ class Directory:
     def _disown(self, record: RunRecord, answered: asyncio.Future[Any]) -> None:
         # Where the connection was lost, the next greeting finds the run.
         if not answered.cancelled() and answered.exception() is None and answered.result()[0] == b"new":
-            keys, run_id = self._keys, record.id
-            names = (keys.run(run_id), keys.log(run_id), keys.owned(record.owner), keys.runs, keys.expiry)
-            self._commands.tell(*scripts.DISOWN.call, 5, *names, run_id, record.owner)
+            self._forget(record.id, record.owner)
+
+    def withdraw(self, run_id: str) -> None:
+        """Forget a run of ours that never began: see SharedLog.withdraw."""
+        self._writer.close(run_id)
+        self._forget(run_id, self._gateway_id)
+
+    def _forget(self, run_id: str, owner: str) -> None:
+        keys = self._keys
+        names = (keys.run(run_id), keys.log(run_id), keys.owned(owner), keys.runs, keys.expiry)
+        self._commands.tell(*scripts.DISOWN.call, 5, *names, run_id, owner)
 
     async def find(self, run_id: str) -> RunRecord | None:
         """Return a run's record, or None: see SharedLog.find."""

@@ -128,6 +128,10 @@ class SharedLog:
         """
         return await self._directory.register(record, claim)
 
+    def withdraw(self, run_id: str) -> None:
+        """Forget a run that was registered here and never began, its claim included; sync, and done soon."""
+        self._directory.withdraw(run_id)
+
     def recorder(self, run_id: str) -> Recorder:
         """Return what a run that was registered here speaks to: `appended`, `status`, `ended`.
 

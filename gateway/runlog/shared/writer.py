@@ -65,6 +65,10 @@ class Writer:
         self._recorders[record.id] = Recorder(record, claim, self._epoch, self._keys, self._options, self)
         self._empty.clear()
 
+    def close(self, run_id: str) -> None:
+        """Record nothing more of a run that never began."""
+        self._forget(run_id, fenced=False)
+
     def server_is(self, epoch: str) -> None:
         """Say which server, in which life, the next round goes to: another one may have lost any record, so all are looked after."""
         if epoch != self._epoch:

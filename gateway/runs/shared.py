@@ -1,0 +1,296 @@
+"""The runs of all gateways on one log: the hub's other half, where there is a shared log.
+
+Every front door that may wait asks here instead of the hub. A run is registered in the log before it is started, so that
+whoever is told its id finds it on any gateway; a run of another gateway is followed while somebody reads it here. What
+other gateways want of our runs (a cancel, their readers' number) comes in by LocalRuns. Owns the tasks that ask the log
+where the asker does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import structlog
+
+from gateway.call import Affinity, ToolCall
+from gateway.errors import GatewayError
+from gateway.events import Ended, Outcome, Status
+from gateway.runlog.shared import records
+from gateway.runlog.shared.log import SharedLog
+from gateway.runlog.shared.options import SharedLogOptions
+from gateway.runlog.shared.recorder import Recorder
+from gateway.runlog.shared.records import RunRecord
+from gateway.runs.followed import FollowedRun
+from gateway.runs.hub import Hub
+from gateway.runs.idempotency import Claim
+from gateway.runs.identity import new_run_id
+from gateway.runs.policy import Cause, RunPolicy
+from gateway.runs.run import details_of
+from gateway.runs.source import RunSource
+
+log = structlog.get_logger("gateway.runs")
+
+# How long a cancel waits for the run's end, which is its answer.
+CANCEL_WAIT_S = 2.0
+LEAVE_TIMEOUT_S = 5.0
+
+
+class SharedRuns:
+    """See the module. `run` must be running."""
+
+    def __init__(self, hub: Hub, url: str, gateway_id: str, options: SharedLogOptions, *, session_ttl_s: float) -> None:
+        """
+        Raises:
+            ValueError: the URL can't be used, and why.
+        """
+        self.log = SharedLog(url, gateway_id, self, options)
+        self._hub = hub
+        self._session_ttl_s = session_ttl_s
+        self._followed: dict[str, FollowedRun] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Keep the log and everything that is asked of it going until cancelled; then give the lease back."""
+        self.log.listen(lambda available: log.info("shared log", available=available))
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            keeper = tasks.create_task(self.log.run(), name="shared log")
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._tasks = None
+                keeper.cancel()
+
+    @property
+    def available(self) -> bool:
+        """Whether the log can be used now."""
+        return self.log.available
+
+    async def greet(self) -> None:
+        """Say at the start where the log can't be used, and why. It is no reason not to start: it may come."""
+        try:
+            await self.log.probe()
+        except GatewayError as error:
+            log.error("no shared log", reason=error.detail)
+
+    async def leave(self) -> None:
+        """Wait until what was recorded is in the log, and give the lease back; for the end of a drain."""
+        await self.log.leave(LEAVE_TIMEOUT_S)
+
+    # what front doors ask
+
+    async def start(self, call: ToolCall, policy: RunPolicy, claim: Claim | None = None) -> RunSource:
+        """Start a run, or join the one that has this claim, on whatever gateway it is.
+
+        Raises:
+            GatewayError: as Hub.open does; `log-unavailable`, and nothing was started.
+        """
+        hub = self._hub
+        if claim is not None and (known := hub.claimed(claim)) is not None:
+            return known
+        tool = hub.check(call)
+        run_id = new_run_id()
+        await self._go_home(call, tool.pool)
+        record = RunRecord(
+            id=run_id,
+            tool=call.tool,
+            pool=tool.pool,
+            session=call.session_id,
+            policy=str(policy.on_disconnect),
+            kind="stream" if call.streaming else "unary",
+            details=details_of(run_id, call, policy, hub.limits.run),
+        )
+        shared_claim = None if claim is None else records.Claim(claim.key, claim.fingerprint.hex())
+        registered = await self.log.register(record, shared_claim)
+        if registered.id != run_id:
+            return hub.find(registered.id) or self._seen(registered)
+        recorder = SharedRecorder(self, self.log.recorder(run_id), call.session_id, tool.pool)
+        try:
+            return hub.open(call, policy, claim, run_id=run_id, recorder=recorder)
+        except GatewayError:
+            # As if it had never been: a later try with the same key must start one.
+            self.log.withdraw(run_id)
+            raise
+
+    async def look_up(self, run_id: str) -> RunSource:
+        """Return a run of any gateway.
+
+        Raises:
+            GatewayError: `run-expired`, `run-not-found`; `log-unavailable` where it isn't ours.
+        """
+        run = self._hub.find(run_id) or self._followed.get(run_id)
+        if run is not None:
+            return run
+        record = await self.log.find(run_id)
+        if record is None:
+            return self._hub.get(run_id)
+        return self._seen(record)
+
+    async def cancel(self, run: RunSource) -> RunSource:
+        """Cancel a run and return it as it is then: ended, unless its owner takes longer than CANCEL_WAIT_S."""
+        if not isinstance(run, FollowedRun):
+            run.cancel(Cause.CLIENT)
+            return run
+        if run.known_end is None and await self.log.cancel(run.id):
+            ended = asyncio.Event()
+            forget = run.when_ended(ended.set)
+            try:
+                async with asyncio.timeout(CANCEL_WAIT_S):
+                    await ended.wait()
+            except TimeoutError:
+                log.warning("cancel not answered in time", run=run.id, waited_s=CANCEL_WAIT_S)
+            finally:
+                forget()
+        return await self.look_up(run.id)
+
+    async def list(self, *, limit: int, after: str | None, state: str | None, tool: str | None) -> tuple[list[RunSource], str | None]:
+        """Return a page of all gateways' runs, newest first, and the cursor of the next one.
+
+        Raises:
+            GatewayError: `invalid-option`, the cursor is none; `log-unavailable`.
+        """
+        page = await self.log.list(after, limit, state=state, tool=tool)
+        return [self._hub.find(record.id) or self._seen(record) for record in page.runs], page.cursor
+
+    async def touch_session(self, session_id: str, metadata: Mapping[str, str] | None = None) -> tuple[float, Mapping[str, str]]:
+        """See OtherGateways."""
+        session = await self.log.session_touch(session_id, metadata, self._session_ttl_s)
+        return session.created_at_ms / 1000, session.metadata
+
+    async def find_session(self, session_id: str) -> tuple[float, Mapping[str, str]] | None:
+        """See OtherGateways."""
+        session = await self.log.session_get(session_id)
+        return None if session is None else (session.created_at_ms / 1000, session.metadata)
+
+    async def end_session(self, session_id: str) -> bool:
+        """See OtherGateways."""
+        return await self.log.session_end(session_id)
+
+    # RunFollower: what followed runs ask
+
+    def follow(self, run: FollowedRun) -> None:
+        """See RunFollower."""
+        self._followed[run.id] = run
+        self._spawn(self._follow(run, run.copies))
+
+    def unfollow(self, run: FollowedRun) -> None:
+        """See RunFollower."""
+        if self._followed.get(run.id) is run:
+            del self._followed[run.id]
+        following, run.following = run.following, None
+        if following is not None:
+            following.close()
+
+    def ask_to_cancel(self, run: FollowedRun) -> None:
+        """See RunFollower."""
+        self._spawn(self._cancel(run.id))
+
+    # LocalRuns: what other gateways want of ours
+
+    def on_cancel(self, run_id: str) -> None:
+        """See LocalRuns."""
+        run = self._hub.find(run_id)
+        if run is not None:
+            run.cancel(Cause.CLIENT)
+
+    def on_remote_readers(self, run_id: str, total: int) -> None:
+        """See LocalRuns."""
+        run = self._hub.find(run_id)
+        if run is not None:
+            run.remote_subscribers(total)
+
+    def on_fenced(self, run_id: str) -> None:
+        """See LocalRuns."""
+        run = self._hub.find(run_id)
+        if run is not None:
+            run.cancel(Cause.FENCED)
+
+    # sessions
+
+    async def _go_home(self, call: ToolCall, pool_name: str) -> None:
+        """See that a session's call finds the worker that the session is tied to, where that can be reached from here.
+
+        Raises:
+            GatewayError: `session-worker-unavailable`, a strict affinity's worker is another gateway's own.
+        """
+        if call.session_id is None:
+            return
+        session = await self.log.session_touch(call.session_id, None, self._session_ttl_s)
+        home = session.homes.get(pool_name)
+        if home is None:
+            return
+        pool = self._hub.pools[pool_name]
+        if home.gateway == self.log.gateway_id or pool.kind == "addresses":
+            pool.tie_session(call.session_id, home.worker)
+        elif (call.affinity or pool.affinity) is not Affinity.HINT:
+            detail = f"worker {home.worker}, which holds the session, belongs to gateway {home.gateway}; send the session's calls there"
+            raise GatewayError("session-worker-unavailable", detail)
+
+    def settle(self, session_id: str, pool: str, worker: str) -> None:
+        """Note in the log which worker a session's call was given."""
+        self._spawn(self._settle(session_id, pool, worker))
+
+    # tasks
+
+    def _seen(self, record: RunRecord) -> FollowedRun:
+        return self._followed.get(record.id) or FollowedRun(record, self._hub.limits.run, self._hub.budget, self)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._tasks is None:
+            work.close()
+        else:
+            self._tasks.create_task(work)
+
+    async def _follow(self, run: FollowedRun, copy: int) -> None:
+        # One at a time for each run: who was not needed any more while it asked closes its own.
+        async with self._asking.setdefault(run.id, asyncio.Lock()) as _:
+            try:
+                if self._is_current(run, copy):
+                    following = await self.log.follow(run.id, run)
+                    if self._is_current(run, copy):
+                        run.following = following
+                        run.tell_subscribers()
+                    else:
+                        following.close()
+            except GatewayError as error:
+                if self._is_current(run, copy):
+                    run.on_end(Ended(Outcome.EXPIRED, run.chunks, error=error))
+        if not self._asking[run.id].locked():
+            del self._asking[run.id]
+
+    def _is_current(self, run: FollowedRun, copy: int) -> bool:
+        return self._followed.get(run.id) is run and run.copies == copy
+
+    async def _cancel(self, run_id: str) -> None:
+        try:
+            await self.log.cancel(run_id)
+        except GatewayError as error:
+            log.warning("cancel not sent", run=run_id, reason=error.detail)
+
+    async def _settle(self, session_id: str, pool: str, worker: str) -> None:
+        try:
+            await self.log.session_settle(session_id, pool, worker, self._session_ttl_s)
+        except GatewayError as error:
+            log.warning("session's home not noted", session=session_id, reason=error.detail)
+
+
+class SharedRecorder:
+    """A run's RunRecorder: the log's, and the note of where its session is at home."""
+
+    def __init__(self, runs: SharedRuns, recorder: Recorder, session_id: str | None, pool: str) -> None:
+        self._runs = runs
+        self._session_id = session_id
+        self._pool = pool
+        self._recorder = recorder
+        self.appended = recorder.appended
+        self.ended = recorder.ended
+
+    def status(self, status: Status) -> None:
+        """See RunRecorder."""
+        self._recorder.status(status)
+        worker = status.details.get("worker")
+        if self._session_id is not None and worker is not None:
+            self._runs.settle(self._session_id, self._pool, worker)
