@@ -112,7 +112,9 @@ def _publish(record: Record, options: argparse.Namespace, console: Console) -> N
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", default="all", help="comma-separated: one, many, big, paced, short, idle, cancel, stall, ws, tool; all")
+    parser.add_argument(
+        "--cases", default="all", help="comma-separated: one, many, big, paced, short, idle, cancel, stall, ws, shared, tool; all"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="how often each case is run; the table shows medians")
     parser.add_argument("--peers", default="envoy,naive", help="comma-separated: interpreted, envoy, naive; none")
     parser.add_argument("--build", choices=("interpreted", "compiled"), default="interpreted", help="which gateway is measured")

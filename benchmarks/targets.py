@@ -129,15 +129,21 @@ class Gateway:
 
     @contextlib.contextmanager
     def serving(self, stand: Stand) -> Iterator[Served]:
-        pool = f'addresses = ["127.0.0.1:{stand.upstream_port}"]\npayload = "json"'
-        with self.serving_pool(stand, pool) as served:
+        with self.serving_pool(stand, self.pool_of(stand)) as served:
             yield served
 
+    @staticmethod
+    def pool_of(stand: Stand) -> str:
+        """Return the settings of the pool that reaches the upstream, lines of TOML."""
+        return f'addresses = ["127.0.0.1:{stand.upstream_port}"]\npayload = "json"'
+
     @contextlib.contextmanager
-    def serving_pool(self, stand: Stand, pool: str) -> Iterator[Served]:
-        """Run it with a pool of these settings, lines of TOML."""
+    def serving_pool(self, stand: Stand, pool: str, *, log_url: str = "memory://") -> Iterator[Served]:
+        """Run it with a pool of these settings, lines of TOML, and its runs' log at this URL."""
         config = stand.folder / "gateway.toml"
-        config.write_text(f'[server]\ngrpc_address = ""\n[log]\nlevel = "warning"\n[[pools]]\nname = "default"\n{pool}\n')
+        config.write_text(
+            f'[server]\ngrpc_address = ""\n[log]\nlevel = "warning"\n[runlog]\nurl = "{log_url}"\n[[pools]]\nname = "default"\n{pool}\n'
+        )
         port = free_port()
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), "--port", str(port)]
         env = {"GATEWAY_TRANSPORT": self.transport} if self.transport else {}

@@ -42,10 +42,11 @@ def run_server(settings: Settings) -> int:
     http = server.build(app, drain=gateway.drain_runs, frame_limit_bytes=settings.server.socket_frame_limit_bytes)
     _log.info("HTTP listens", url=f"http://{'localhost' if host == '127.0.0.1' else host}:{port}")
     # What is loaded by now stays: the collector need not look at it again. A request makes some hundred objects and
-    # few cycles, so a look every 700 objects, the default, finds next to nothing.
+    # few cycles, so a look every 700 objects, the default, finds next to nothing; and what is kept of a run, for minutes,
+    # would be looked at again and again.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(100_000, 50, 100)
     with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
         try:
             runner.run(http.serve([sock]))

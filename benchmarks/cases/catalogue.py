@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from benchmarks.cases import cancel, idle, paced, short, stall, throughput, tool
+from benchmarks.cases import cancel, idle, paced, shared, short, stall, throughput, tool
 from benchmarks.cases.stage import Figures, Stage
 from benchmarks.targets import Gateway, Served, Stand, Target
 
@@ -42,6 +42,9 @@ CASES = (
     Case("stall", stall.stall),
     Case("ws-one", throughput.ws_one, gateway_only=True, group="ws"),
     Case("ws-paced", paced.ws_paced, gateway_only=True, group="ws"),
+    Case("shared-one", throughput.one, gateway_only=True, group="shared", serving=shared.serving),
+    Case("shared-paced", paced.paced, gateway_only=True, group="shared", serving=shared.serving),
+    Case("shared-short", short.short, gateway_only=True, group="shared", serving=shared.serving),
     Case("tool", tool.tool, gateway_only=True, warm_up=tool.warm_up, serving=tool.serving),
 )
 

@@ -33,7 +33,7 @@ def gap(event: Gap) -> dict[str, Any]:
 
 def ended(event: Ended, instance: str, *, debug: bool = False) -> dict[str, Any]:
     """Return `end`. `instance` is the run's URI, for the problem document; `debug` adds a tool's traceback."""
-    document: dict[str, Any] = {"status": event.outcome.value}
+    document: dict[str, Any] = {"status": str(event.outcome)}
     if event.error is not None:
         problem = event.error.document(instance)
         if debug and isinstance(event.error, ToolFailed) and event.error.traceback:

@@ -121,7 +121,7 @@ class CallReader:
             raise invalid_option("_role", "is 'observer', but an observer starts no run; use /v1/runs/<run>/events of one that there is")
         if options.after and asked.claim is None:
             raise invalid_option("_from", f"is {options.after}, but of no run; allowed here: an event id, <run>.<number>")
-        return replace(options, after=None, live=False)
+        return replace(options, after=None, live=False) if options.live or options.after is not None else options
 
     def call(self, tool: str, values: dict[str, Any], options: CallOptions, *, streaming: bool, begins_session: bool = True) -> ToolCall:
         """Return the call; its session begins, or goes on, with it, but for a call that will not be made (HEAD)."""

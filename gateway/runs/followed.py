@@ -67,7 +67,7 @@ class FollowedRun(RunSource):
     @property
     def state(self) -> str:
         if self.ended is not None:
-            return self.ended.outcome.value
+            return str(self.ended.outcome)
         return self.record.state if self._status is None else self._status.state
 
     @property

@@ -37,7 +37,7 @@ class OnDisconnect:
 
     def __str__(self) -> str:
         if self.kind is not Leaving.GRACE:
-            return self.kind.value
+            return str(self.kind)
         milliseconds = round(self.grace_s * 1000)
         return f"grace:{milliseconds}ms" if milliseconds % 1000 else f"grace:{milliseconds // 1000}s"
 

@@ -123,7 +123,7 @@ class Run(RunSource):
     @property
     def state(self) -> str:
         if self.ended is not None:
-            return self.ended.outcome.value
+            return str(self.ended.outcome)
         return "queued" if self._upstream is None else "running"
 
     @property
