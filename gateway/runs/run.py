@@ -75,6 +75,23 @@ class RunOwner(Protocol):
 class Run(RunSource):
     """One execution. See the module's table for its states."""
 
+    __slots__ = (
+        "_grace",
+        "_kept",
+        "_owner",
+        "_paused",
+        "_remote",
+        "_ticket",
+        "_timer",
+        "_timers",
+        "_upstream",
+        "_was_queued",
+        "_watch",
+        "call",
+        "policy",
+        "recorder",
+    )
+
     def __init__(
         self,
         run_id: str,

@@ -16,10 +16,31 @@ from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role
 from gateway.runs.subscription import Subscription
 
 Shared = TypeVar("Shared")
+Item = TypeVar("Item")
 
 
 class RunSource:
     """What a front door needs of a run. `on_disconnect` is its policy's text, `streaming` False for a unary call."""
+
+    # Ten thousand ended runs are kept: an instance's dict would be the largest part of each.
+    __slots__ = (
+        "_details",
+        "_readers",
+        "_released",
+        "_shared",
+        "_sheds",
+        "_subscribers",
+        "_waiters",
+        "ended",
+        "id",
+        "log",
+        "on_disconnect",
+        "pool",
+        "session_id",
+        "streaming",
+        "tool",
+        "worker_id",
+    )
 
     # Whether its worker waits for readers that must lose nothing; else they see a gap where they are too slow.
     waits_for_readers = True
@@ -46,15 +67,15 @@ class RunSource:
         self.pool: str | None = None
         self.worker_id: str | None = None
         self._details = details
-        # A tuple: one who leaves while all are being woken must not make another one be passed over.
+        # Tuples: one who leaves while all are being told must not make another one be passed over.
         self._readers: tuple[Subscription, ...] = ()
         # Those of them that are skipped or cut when they lag.
-        self._sheds: list[Subscription] = []
+        self._sheds: tuple[Subscription, ...] = ()
         self._subscribers = 0
         # Who waits for nothing but the end.
-        self._waiters: list[Callable[[], None]] = []
-        # What the readers share, by name.
-        self._shared: dict[str, Any] = {}
+        self._waiters: tuple[Callable[[], None], ...] = ()
+        # What the readers share, by name; None while nobody reads.
+        self._shared: dict[str, Any] | None = None
         self._released = False
 
     @property
@@ -95,7 +116,7 @@ class RunSource:
         if reader.holds and self.waits_for_readers:
             self.log.places.append(reader)
         elif options.overflow is not Overflow.BLOCK:
-            self._sheds.append(reader)
+            self._sheds += (reader,)
         if options.role is Role.SUBSCRIBER:
             self._subscribers += 1
             self._subscriber_came()
@@ -103,6 +124,8 @@ class RunSource:
 
     def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
         """Return what all readers of this run have in common under a name, made by the first of them: an encoder."""
+        if self._shared is None:
+            self._shared = {}
         found: Shared | None = self._shared.get(name)
         if found is None:
             found = self._shared[name] = make()
@@ -110,11 +133,10 @@ class RunSource:
 
     def when_ended(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have a callback called once the run has ended, if it hasn't yet; return what takes that back, idempotent."""
-        self._waiters.append(callback)
+        self._waiters += (callback,)
 
         def forget() -> None:
-            if callback in self._waiters:
-                self._waiters.remove(callback)
+            self._waiters = _without(self._waiters, callback)
 
         return forget
 
@@ -135,13 +157,13 @@ class RunSource:
 
     def reader_left(self, subscription: Subscription) -> None:
         """The reader is gone."""
-        self._readers = tuple(reader for reader in self._readers if reader is not subscription)
+        self._readers = _without(self._readers, subscription)
         if subscription.holds and self.waits_for_readers:
             self.log.places.remove(subscription)
-        elif subscription in self._sheds:
-            self._sheds.remove(subscription)
+        elif self._sheds:
+            self._sheds = _without(self._sheds, subscription)
         if not self._readers:
-            self._shared.clear()
+            self._shared = None
             if self._released:
                 self.log.close()
         if subscription.options.role is Role.SUBSCRIBER:
@@ -165,10 +187,9 @@ class RunSource:
 
     def _shed(self, before_bytes: int) -> None:
         """Skip or cut those who lag too far now; `before_bytes`: the log's total ahead of the newest batch."""
-        if self._sheds:
-            # A copy: who is cut leaves at once, which may end the run.
-            for reader in list(self._sheds):
-                reader.shed(before_bytes)
+        # Who is cut leaves at once, which may end the run.
+        for reader in self._sheds:
+            reader.shed(before_bytes)
 
     def _wake_all(self) -> None:
         for reader in self._readers:
@@ -181,9 +202,14 @@ class RunSource:
     def _tell_end(self) -> None:
         """Wake everybody for the end, once `ended` is set."""
         self._wake_all()
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, ()
         for waiter in waiters:
             waiter()
+
+
+def _without(items: tuple[Item, ...], gone: Item) -> tuple[Item, ...]:
+    """Return the items but for one; it need not be among them."""
+    return () if len(items) == 1 and items[0] is gone else tuple(item for item in items if item is not gone)
 
 
 def start_details(run_id: str, *, on_disconnect: str, timeouts_s: Mapping[str, float | None], heartbeat_s: float) -> dict[str, Any]:
