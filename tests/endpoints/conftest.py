@@ -75,12 +75,16 @@ async def raw(
     if body is not None:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + (body or b""))
-    stream = RawStream(reader, writer)
-    _opened.append(stream)
-    return stream
+    return kept(RawStream(reader, writer))
 
 
 _opened: list[RawStream] = []
+
+
+def kept(stream: RawStream) -> RawStream:
+    """Have a connection cut when the test is over."""
+    _opened.append(stream)
+    return stream
 
 
 @pytest.fixture(autouse=True)
