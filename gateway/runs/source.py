@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from mypy_extensions import mypyc_attr
+
 from gateway.events import Ended, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
 from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role
@@ -19,6 +21,8 @@ Shared = TypeVar("Shared")
 Item = TypeVar("Item")
 
 
+# followed.py is not compiled, and derives from this.
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RunSource:
     """What a front door needs of a run. `on_disconnect` is its policy's text, `streaming` False for a unary call."""
 
