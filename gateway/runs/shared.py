@@ -9,8 +9,10 @@ where the asker does not wait.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -35,6 +37,7 @@ log = structlog.get_logger("gateway.runs")
 # How long a cancel waits for the run's end, which is its answer.
 CANCEL_WAIT_S = 2.0
 LEAVE_TIMEOUT_S = 5.0
+FOLLOW_RETRY_S = 0.2
 
 
 class SharedRuns:
@@ -48,8 +51,13 @@ class SharedRuns:
         self.log = SharedLog(url, gateway_id, self, options)
         self._hub = hub
         self._session_ttl_s = session_ttl_s
+        # Those that somebody needs; those whose following is being asked for; and all that anybody holds, so that one run is one
+        # object, however many ask for it at once.
         self._followed: dict[str, FollowedRun] = {}
-        self._asking: dict[str, asyncio.Lock] = {}
+        self._asking: set[str] = set()
+        self._seen_runs: WeakValueDictionary[str, FollowedRun] = WeakValueDictionary()
+        self._unread = asyncio.Event()
+        self._unread.set()
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -75,6 +83,14 @@ class SharedRuns:
             await self.log.probe()
         except GatewayError as error:
             log.error("no shared log", reason=error.detail)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until nobody here reads a run of another gateway, and cut those who do after `timeout_s`: it goes on without us."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._unread.wait()
+        for run in list(self._followed.values()):
+            run.cut()
 
     async def leave(self) -> None:
         """Wait until what was recorded is in the log, and give the lease back; for the end of a drain."""
@@ -105,6 +121,8 @@ class SharedRuns:
         )
         shared_claim = None if claim is None else records.Claim(claim.key, claim.fingerprint.hex())
         registered = await self.log.register(record, shared_claim)
+        if registered.id != run_id and self._was_refused(registered):
+            registered = await self.log.register(record, shared_claim)
         if registered.id != run_id:
             return hub.find(registered.id) or self._seen(registered)
         recorder = SharedRecorder(self, self.log.recorder(run_id), call.session_id, tool.pool)
@@ -174,12 +192,17 @@ class SharedRuns:
     def follow(self, run: FollowedRun) -> None:
         """See RunFollower."""
         self._followed[run.id] = run
-        self._spawn(self._follow(run, run.copies))
+        self._unread.clear()
+        if run.id not in self._asking:
+            self._asking.add(run.id)
+            self._spawn(self._follow(run))
 
     def unfollow(self, run: FollowedRun) -> None:
         """See RunFollower."""
         if self._followed.get(run.id) is run:
             del self._followed[run.id]
+            if not self._followed:
+                self._unread.set()
         following, run.following = run.following, None
         if following is not None:
             following.close()
@@ -235,8 +258,17 @@ class SharedRuns:
 
     # tasks
 
+    def _was_refused(self, record: RunRecord) -> bool:
+        """Whether an open run of ours is none: its start failed a moment ago, and its record is on its way out."""
+        return record.owner == self.log.gateway_id and record.ended is None and self._hub.find(record.id) is None
+
     def _seen(self, record: RunRecord) -> FollowedRun:
-        return self._followed.get(record.id) or FollowedRun(record, self._hub.limits.run, self._hub.budget, self)
+        run = self._seen_runs.get(record.id)
+        if run is None:
+            run = self._seen_runs[record.id] = FollowedRun(record, self._hub.limits.run, self._hub.budget, self)
+        else:
+            run.refresh(record)
+        return run
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         if self._tasks is None:
@@ -244,25 +276,29 @@ class SharedRuns:
         else:
             self._tasks.create_task(work)
 
-    async def _follow(self, run: FollowedRun, copy: int) -> None:
-        # One at a time for each run: who was not needed any more while it asked closes its own.
-        async with self._asking.setdefault(run.id, asyncio.Lock()) as _:
-            try:
-                if self._is_current(run, copy):
+    async def _follow(self, run: FollowedRun) -> None:
+        """Have the log deliver a run, as soon as the log is there, if it is still needed then."""
+        try:
+            while self._followed.get(run.id) is run:
+                try:
                     following = await self.log.follow(run.id, run)
-                    if self._is_current(run, copy):
+                except GatewayError as error:
+                    if error.problem == "log-unavailable":
+                        await asyncio.sleep(FOLLOW_RETRY_S)
+                        await self.log.connected()
+                    else:
+                        if self._followed.get(run.id) is run:
+                            run.on_end(Ended(Outcome.EXPIRED, run.chunks, error=_expired(error)))
+                        return
+                else:
+                    if self._followed.get(run.id) is run:
                         run.following = following
                         run.tell_subscribers()
                     else:
                         following.close()
-            except GatewayError as error:
-                if self._is_current(run, copy):
-                    run.on_end(Ended(Outcome.EXPIRED, run.chunks, error=error))
-        if not self._asking[run.id].locked():
-            del self._asking[run.id]
-
-    def _is_current(self, run: FollowedRun, copy: int) -> bool:
-        return self._followed.get(run.id) is run and run.copies == copy
+                    return
+        finally:
+            self._asking.discard(run.id)
 
     async def _cancel(self, run_id: str) -> None:
         try:
@@ -275,6 +311,10 @@ class SharedRuns:
             await self.log.session_settle(session_id, pool, worker, self._session_ttl_s)
         except GatewayError as error:
             log.warning("session's home not noted", session=session_id, reason=error.detail)
+
+
+def _expired(error: GatewayError) -> GatewayError:
+    return GatewayError("run-expired", error.detail) if error.problem == "run-not-found" else error
 
 
 class SharedRecorder:
