@@ -30,7 +30,7 @@ class RunFollower(Protocol):
     """Who reaches other gateways: SharedRuns."""
 
     def follow(self, run: FollowedRun) -> None:
-        """Begin to deliver the run to itself; called when it is needed and isn't followed."""
+        """Begin to deliver the run to itself, and set its `following`; called when it is needed and isn't followed."""
 
     def unfollow(self, run: FollowedRun) -> None:
         """Nobody needs the run any more."""
@@ -58,7 +58,7 @@ class FollowedRun(RunSource):
         )
         self.pool = record.pool
         self.record = record
-        # Set while the log delivers.
+        # Set while somebody needs it, until the end.
         self.following: Following | None = None
         self._follower = follower
         self._status: Status | None = None

@@ -18,7 +18,7 @@ import structlog
 
 from gateway.call import Affinity, ToolCall
 from gateway.errors import GatewayError
-from gateway.events import Ended, Outcome, Status
+from gateway.events import Status
 from gateway.runlog.shared import records
 from gateway.runlog.shared.log import SharedLog
 from gateway.runlog.shared.options import SharedLogOptions
@@ -37,7 +37,6 @@ log = structlog.get_logger("gateway.runs")
 # How long a cancel waits for the run's end, which is its answer.
 CANCEL_WAIT_S = 2.0
 LEAVE_TIMEOUT_S = 5.0
-FOLLOW_RETRY_S = 0.2
 
 
 class SharedRuns:
@@ -51,11 +50,11 @@ class SharedRuns:
         self.log = SharedLog(url, gateway_id, self, options)
         self._hub = hub
         self._session_ttl_s = session_ttl_s
-        # Those that somebody needs; those whose following is being asked for; and all that anybody holds, so that one run is one
-        # object, however many ask for it at once.
+        # Those that somebody needs; and all that anybody holds, so that one run is one object, however many ask for it at once.
         self._followed: dict[str, FollowedRun] = {}
-        self._asking: set[str] = set()
         self._seen_runs: WeakValueDictionary[str, FollowedRun] = WeakValueDictionary()
+        # Those who start a run with a key, by key; a lock is there as long as somebody holds it or waits for it.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._unread = asyncio.Event()
         self._unread.set()
         self._tasks: asyncio.TaskGroup | None = None
@@ -104,9 +103,14 @@ class SharedRuns:
         Raises:
             GatewayError: as Hub.open does; `log-unavailable`, and nothing was started.
         """
+        if claim is None:
+            return await self._start(call, policy, None)
+        # One at a time for each key: the first one of many may be refused, and then it is the second one's turn to try.
+        async with self._turns.setdefault(claim.key, asyncio.Lock()):
+            return self._hub.claimed(claim) or await self._start(call, policy, claim)
+
+    async def _start(self, call: ToolCall, policy: RunPolicy, claim: Claim | None) -> RunSource:
         hub = self._hub
-        if claim is not None and (known := hub.claimed(claim)) is not None:
-            return known
         tool = hub.check(call)
         run_id = new_run_id()
         await self._go_home(call, tool.pool)
@@ -121,8 +125,6 @@ class SharedRuns:
         )
         shared_claim = None if claim is None else records.Claim(claim.key, claim.fingerprint.hex())
         registered = await self.log.register(record, shared_claim)
-        if registered.id != run_id and self._was_refused(registered):
-            registered = await self.log.register(record, shared_claim)
         if registered.id != run_id:
             return hub.find(registered.id) or self._seen(registered)
         recorder = SharedRecorder(self, self.log.recorder(run_id), call.session_id, tool.pool)
@@ -162,7 +164,9 @@ class SharedRuns:
                 log.warning("cancel not answered in time", run=run.id, waited_s=CANCEL_WAIT_S)
             finally:
                 forget()
-        return await self.look_up(run.id)
+        if run.known_end is None and (record := await self.log.find(run.id)) is not None:
+            run.refresh(record)
+        return run
 
     async def list(self, *, limit: int, after: str | None, state: str | None, tool: str | None) -> tuple[list[RunSource], str | None]:
         """Return a page of all gateways' runs, newest first, and the cursor of the next one.
@@ -193,9 +197,7 @@ class SharedRuns:
         """See RunFollower."""
         self._followed[run.id] = run
         self._unread.clear()
-        if run.id not in self._asking:
-            self._asking.add(run.id)
-            self._spawn(self._follow(run))
+        run.following = self.log.follow_known(run.record, run)
 
     def unfollow(self, run: FollowedRun) -> None:
         """See RunFollower."""
@@ -258,10 +260,6 @@ class SharedRuns:
 
     # tasks
 
-    def _was_refused(self, record: RunRecord) -> bool:
-        """Whether an open run of ours is none: its start failed a moment ago, and its record is on its way out."""
-        return record.owner == self.log.gateway_id and record.ended is None and self._hub.find(record.id) is None
-
     def _seen(self, record: RunRecord) -> FollowedRun:
         run = self._seen_runs.get(record.id)
         if run is None:
@@ -276,30 +274,6 @@ class SharedRuns:
         else:
             self._tasks.create_task(work)
 
-    async def _follow(self, run: FollowedRun) -> None:
-        """Have the log deliver a run, as soon as the log is there, if it is still needed then."""
-        try:
-            while self._followed.get(run.id) is run:
-                try:
-                    following = await self.log.follow(run.id, run)
-                except GatewayError as error:
-                    if error.problem == "log-unavailable":
-                        await asyncio.sleep(FOLLOW_RETRY_S)
-                        await self.log.connected()
-                    else:
-                        if self._followed.get(run.id) is run:
-                            run.on_end(Ended(Outcome.EXPIRED, run.chunks, error=_expired(error)))
-                        return
-                else:
-                    if self._followed.get(run.id) is run:
-                        run.following = following
-                        run.tell_subscribers()
-                    else:
-                        following.close()
-                    return
-        finally:
-            self._asking.discard(run.id)
-
     async def _cancel(self, run_id: str) -> None:
         try:
             await self.log.cancel(run_id)
@@ -311,10 +285,6 @@ class SharedRuns:
             await self.log.session_settle(session_id, pool, worker, self._session_ttl_s)
         except GatewayError as error:
             log.warning("session's home not noted", session=session_id, reason=error.detail)
-
-
-def _expired(error: GatewayError) -> GatewayError:
-    return GatewayError("run-expired", error.detail) if error.problem == "run-not-found" else error
 
 
 class SharedRecorder:

@@ -47,6 +47,8 @@ class FakeFollower:
 
     def follow(self, run: FollowedRun) -> None:
         self.said.append("follow")
+        self.followings.append(FakeFollowing())
+        run.following = self.followings[-1]  # type: ignore[assignment]
 
     def unfollow(self, run: FollowedRun) -> None:
         self.said.append("unfollow")
@@ -56,14 +58,6 @@ class FakeFollower:
 
     def ask_to_cancel(self, run: FollowedRun) -> None:
         self.said.append("cancel")
-
-    def connect(self, run: FollowedRun) -> FakeFollowing:
-        """The log has begun to deliver."""
-        following = FakeFollowing()
-        self.followings.append(following)
-        run.following = following  # type: ignore[assignment]
-        run.tell_subscribers()
-        return following
 
 
 @pytest.fixture
@@ -243,7 +237,7 @@ def test_the_copy_goes_with_the_last_reader_and_is_begun_anew(follower: FakeFoll
     budget = MemoryBudget()
     run = make(follower, budget=budget)
     first, second = Reader(run), Reader(run)
-    following = follower.connect(run)
+    (following,) = follower.followings
     run.on_batch(batch(1, 3))
     first.close()
     assert (follower.said, following.closed, budget.size_bytes > 0) == (["follow"], False, True)
@@ -360,10 +354,10 @@ def test_a_cut_leaves_readers_without_an_end_and_lets_nobody_wait(follower: Fake
 
 def test_the_owner_is_told_how_many_subscribers_there_are(follower: FakeFollower) -> None:
     run = make(follower)
-    first = Reader(run)
     observer = Reader(run, role=Role.OBSERVER)
-    following = follower.connect(run)
-    second = Reader(run)
+    (following,) = follower.followings
+    assert following.told == []
+    first, second = Reader(run), Reader(run)
     assert following.told == [1, 2]
     observer.close()
     first.close()
@@ -375,4 +369,4 @@ def test_the_owner_is_told_how_many_subscribers_there_are(follower: FakeFollower
 def test_one_who_waits_for_the_end_is_no_subscriber(follower: FakeFollower) -> None:
     run = make(follower)
     run.when_ended(lambda: None)
-    assert follower.connect(run).told == [0]
+    assert follower.followings[0].told == []
