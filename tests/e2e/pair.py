@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from tests.e2e.harness import JOURNAL_ADAPTER, Served, events_of, served, until
+from tests.e2e.harness import JOURNAL_ADAPTER, Served, events_of, served, until, wait_for
 from tests.valkey import Valkey
 
 _prefixes = itertools.count(1)
@@ -41,12 +41,6 @@ size = 1
 concurrency = 16
 stop_timeout_s = 20
 
-[[pools]]
-name = "narrow"
-adapter = "{JOURNAL_ADAPTER}"
-size = 1
-concurrency = 1
-queue_limit = 0
 {more}
 """
 
@@ -58,7 +52,8 @@ def paired(valkey: Valkey, directory: Path, more: str = "") -> Iterator[Pair]:
     folders = [directory / name for name in "ab"]
     for folder in folders:
         folder.mkdir()
-    with served(folders[0], settings=text) as a, served(folders[1], settings=text) as b:
+    with served(folders[0], settings=text, ready=False) as a, served(folders[1], settings=text) as b:
+        wait_for(a.is_ready, "the first gateway's workers")
         yield Pair(a, b)
 
 

@@ -8,18 +8,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.harness import read_sse, until
+from tests.e2e.harness import JOURNAL_ADAPTER, read_sse, until
 from tests.e2e.pair import Pair, chunk_events, ended, first_chunk, paired, start, state
 from tests.e2e.socketclient import joined
 from tests.valkey import Valkey
 
 STREAM = "/v1/tools/gated/stream"
+# A pool that takes one call and lets nobody wait.
+NARROW = f"""
+[[pools]]
+name = "narrow"
+adapter = "{JOURNAL_ADAPTER}"
+size = 1
+concurrency = 1
+queue_limit = 0
+"""
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     valkey = Valkey()
-    with paired(valkey, tmp_path_factory.mktemp("pair")) as pair:
+    with paired(valkey, tmp_path_factory.mktemp("pair"), NARROW) as pair:
         yield pair
     valkey.close()
 
@@ -258,7 +267,9 @@ async def test_a_session_is_known_on_both(pair: Pair, tag: str) -> None:
         assert made.status_code == 201
         there = (await second.get("/v1/sessions/s-known")).json()
         assert (there["metadata"], there["created_at"]) == ({"who": "me"}, made.json()["created_at"])
-        assert (await second.post("/v1/sessions", json={"id": "s-known"})).status_code == 200
+        again = await second.post("/v1/sessions", json={"id": "s-known", "metadata": {"who": "other"}})
+        assert (again.status_code, again.json()["metadata"]) == (200, {"who": "me"})
+        assert again.json()["created_at"] == made.json()["created_at"]
         assert (await second.delete("/v1/sessions/s-known")).status_code == 204
         assert [(await client.get("/v1/sessions/s-known")).status_code for client in (first, second)] == [404, 404]
 
