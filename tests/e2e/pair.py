@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,14 +46,16 @@ stop_timeout_s = 20
 
 
 @contextmanager
-def paired(valkey: Valkey, directory: Path, more: str = "") -> Iterator[Pair]:
+def paired(valkey: Valkey, directory: Path, more: str = "", environment: Mapping[str, str] | None = None) -> Iterator[Pair]:
     """Two gateways for the time of a block; those that are there at its end have to stop well."""
     text = settings(valkey, f"pair{next(_prefixes)}", more)
     folders = [directory / name for name in "ab"]
     for folder in folders:
         folder.mkdir()
-    with served(folders[0], settings=text, ready=False) as a, served(folders[1], settings=text) as b:
+    with ExitStack() as stack:
+        a, b = (stack.enter_context(served(folder, settings=text, environment=environment, ready=False)) for folder in folders)
         wait_for(a.is_ready, "the first gateway's workers")
+        wait_for(b.is_ready, "the second gateway's workers")
         yield Pair(a, b)
 
 
