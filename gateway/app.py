@@ -107,6 +107,8 @@ class Gateway:
         if self.bridge is not None:
             await self.bridge.drain()
         await self.hub.drain(self.settings.server.drain_timeout_s)
+        if self.shared is not None:
+            await self.shared.drain(max(0.0, deadline - loop.time()))
         await self.sockets.close(max(0.0, deadline - loop.time()))
 
     async def _drain(self) -> None:

@@ -43,9 +43,9 @@ class AwaitedRun(Response):
             connection.wake()
 
         timer = timers.running().call_later(self._wait_s, end)
-        forget = self._run.when_ended(connection.wake)
+        forget = self._run.when_ended(end)
         try:
-            while self._run.ended is None and not is_over and not connection.gone:
+            while not is_over and not connection.gone:
                 await connection.wait()
         finally:
             forget()

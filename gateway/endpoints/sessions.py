@@ -43,7 +43,8 @@ def router(sessions: Sessions, limits: RequestLimits, hub: Hub) -> APIRouter:
         existed = wanted.id is not None and await _known(wanted.id) is not None
         session = sessions.create(wanted.id, wanted.metadata)
         if hub.others is not None:
-            await hub.others.touch_session(session.id, session.metadata)
+            created_at, metadata = await hub.others.touch_session(session.id, session.metadata)
+            session = Session(session.id, created_at, session.last_used_at, metadata)
         headers = {"Location": f"/v1/sessions/{session.id}"}
         return JSONResponse(describe(session), 200 if existed else 201, headers)
 

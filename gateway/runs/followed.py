@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.events import Chunks, Ended, Status, Timing
+from gateway.events import Chunks, Ended, Outcome, Status, Timing
 from gateway.runlog.budget import MemoryBudget
 from gateway.runlog.memory import MemoryLog
 from gateway.runlog.shared.following import Following
@@ -30,7 +30,7 @@ class RunFollower(Protocol):
     """Who reaches other gateways: SharedRuns."""
 
     def follow(self, run: FollowedRun) -> None:
-        """Begin to deliver the run to itself; called when it is needed and isn't followed."""
+        """Begin to deliver the run to itself, and set its `following`; called when it is needed and isn't followed."""
 
     def unfollow(self, run: FollowedRun) -> None:
         """Nobody needs the run any more."""
@@ -40,7 +40,7 @@ class RunFollower(Protocol):
 
 
 class FollowedRun(RunSource):
-    """One run of another gateway. `record` is what the log knew of it when it was looked up."""
+    """One run of another gateway. `record` is what the log knew of it when it was last looked up."""
 
     waits_for_readers = False
 
@@ -58,16 +58,19 @@ class FollowedRun(RunSource):
         )
         self.pool = record.pool
         self.record = record
-        # Set while the log delivers; which copy it is, counted from 1.
+        # Set while somebody needs it, until the end.
         self.following: Following | None = None
-        self.copies = 0
         self._follower = follower
         self._status: Status | None = None
+        # How the run ended, as far as this copy or one before it has heard.
+        self._last_end: Ended | None = None
+        self._note_worker()
 
     @property
     def state(self) -> str:
-        if self.ended is not None:
-            return str(self.ended.outcome)
+        end = self.known_end
+        if end is not None:
+            return str(end.outcome)
         return self.record.state if self._status is None else self._status.state
 
     @property
@@ -76,12 +79,18 @@ class FollowedRun(RunSource):
 
     @property
     def known_end(self) -> Ended | None:
-        return self.ended or self.record.ended
+        return self.ended or self._last_end or self.record.ended
 
     @property
     def is_needed(self) -> bool:
         """Whether somebody reads it, or waits for its end."""
         return bool(self._readers or self._waiters)
+
+    def refresh(self, record: RunRecord) -> None:
+        """Take what the log says of the run now."""
+        if self.record.ended is None:
+            self.record = record
+            self._note_worker()
 
     def timing(self) -> Timing:
         end = self.known_end
@@ -108,8 +117,14 @@ class FollowedRun(RunSource):
 
     def cancel(self, cause: Cause) -> None:
         """Have the owner cancel it; the end is the answer. `cause` is the owner's to say."""
-        if self.ended is None:
+        if self.known_end is None:
             self._follower.ask_to_cancel(self)
+
+    def cut(self) -> None:
+        """Cut all readers, without an end, and let nobody wait for it: the run goes on elsewhere, and they may ask there."""
+        for reader in self._readers:
+            reader.cut = True
+        self._tell_end()
 
     def reader_left(self, subscription: Subscription) -> None:
         super().reader_left(subscription)
@@ -142,6 +157,9 @@ class FollowedRun(RunSource):
         self.following = None
         if self.ended is None:
             self.ended = ended
+            if ended.outcome is not Outcome.EXPIRED:
+                self._last_end = ended
+                self._note_worker()
             self.log.end()
             self._tell_end()
             self._look()
@@ -166,7 +184,6 @@ class FollowedRun(RunSource):
         if not self.is_needed:
             self.ended = self._status = None
             self.log = self._new_log()
-            self.copies += 1
             self._follower.follow(self)
 
     def _look(self) -> None:
@@ -174,6 +191,11 @@ class FollowedRun(RunSource):
         if not self.is_needed:
             self._follower.unfollow(self)
             self.log.close()
+
+    def _note_worker(self) -> None:
+        end = self.known_end
+        if end is not None:
+            self.worker_id = end.metadata.get("worker_id", self.worker_id)
 
     def _new_log(self) -> MemoryLog:
         limits = self._limits

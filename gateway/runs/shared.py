@@ -9,14 +9,16 @@ where the asker does not wait.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
 from gateway.call import Affinity, ToolCall
 from gateway.errors import GatewayError
-from gateway.events import Ended, Outcome, Status
+from gateway.events import Status
 from gateway.runlog.shared import records
 from gateway.runlog.shared.log import SharedLog
 from gateway.runlog.shared.options import SharedLogOptions
@@ -48,8 +50,13 @@ class SharedRuns:
         self.log = SharedLog(url, gateway_id, self, options)
         self._hub = hub
         self._session_ttl_s = session_ttl_s
+        # Those that somebody needs; and all that anybody holds, so that one run is one object, however many ask for it at once.
         self._followed: dict[str, FollowedRun] = {}
-        self._asking: dict[str, asyncio.Lock] = {}
+        self._seen_runs: WeakValueDictionary[str, FollowedRun] = WeakValueDictionary()
+        # Those who start a run with a key, by key; a lock is there as long as somebody holds it or waits for it.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._unread = asyncio.Event()
+        self._unread.set()
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -76,6 +83,14 @@ class SharedRuns:
         except GatewayError as error:
             log.error("no shared log", reason=error.detail)
 
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until nobody here reads a run of another gateway, and cut those who do after `timeout_s`: it goes on without us."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._unread.wait()
+        for run in list(self._followed.values()):
+            run.cut()
+
     async def leave(self) -> None:
         """Wait until what was recorded is in the log, and give the lease back; for the end of a drain."""
         await self.log.leave(LEAVE_TIMEOUT_S)
@@ -88,9 +103,14 @@ class SharedRuns:
         Raises:
             GatewayError: as Hub.open does; `log-unavailable`, and nothing was started.
         """
+        if claim is None:
+            return await self._start(call, policy, None)
+        # One at a time for each key: the first one of many may be refused, and then it is the second one's turn to try.
+        async with self._turns.setdefault(claim.key, asyncio.Lock()):
+            return self._hub.claimed(claim) or await self._start(call, policy, claim)
+
+    async def _start(self, call: ToolCall, policy: RunPolicy, claim: Claim | None) -> RunSource:
         hub = self._hub
-        if claim is not None and (known := hub.claimed(claim)) is not None:
-            return known
         tool = hub.check(call)
         run_id = new_run_id()
         await self._go_home(call, tool.pool)
@@ -144,7 +164,9 @@ class SharedRuns:
                 log.warning("cancel not answered in time", run=run.id, waited_s=CANCEL_WAIT_S)
             finally:
                 forget()
-        return await self.look_up(run.id)
+        if run.known_end is None and (record := await self.log.find(run.id)) is not None:
+            run.refresh(record)
+        return run
 
     async def list(self, *, limit: int, after: str | None, state: str | None, tool: str | None) -> tuple[list[RunSource], str | None]:
         """Return a page of all gateways' runs, newest first, and the cursor of the next one.
@@ -174,12 +196,15 @@ class SharedRuns:
     def follow(self, run: FollowedRun) -> None:
         """See RunFollower."""
         self._followed[run.id] = run
-        self._spawn(self._follow(run, run.copies))
+        self._unread.clear()
+        run.following = self.log.follow_known(run.record, run)
 
     def unfollow(self, run: FollowedRun) -> None:
         """See RunFollower."""
         if self._followed.get(run.id) is run:
             del self._followed[run.id]
+            if not self._followed:
+                self._unread.set()
         following, run.following = run.following, None
         if following is not None:
             following.close()
@@ -236,33 +261,18 @@ class SharedRuns:
     # tasks
 
     def _seen(self, record: RunRecord) -> FollowedRun:
-        return self._followed.get(record.id) or FollowedRun(record, self._hub.limits.run, self._hub.budget, self)
+        run = self._seen_runs.get(record.id)
+        if run is None:
+            run = self._seen_runs[record.id] = FollowedRun(record, self._hub.limits.run, self._hub.budget, self)
+        else:
+            run.refresh(record)
+        return run
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         if self._tasks is None:
             work.close()
         else:
             self._tasks.create_task(work)
-
-    async def _follow(self, run: FollowedRun, copy: int) -> None:
-        # One at a time for each run: who was not needed any more while it asked closes its own.
-        async with self._asking.setdefault(run.id, asyncio.Lock()) as _:
-            try:
-                if self._is_current(run, copy):
-                    following = await self.log.follow(run.id, run)
-                    if self._is_current(run, copy):
-                        run.following = following
-                        run.tell_subscribers()
-                    else:
-                        following.close()
-            except GatewayError as error:
-                if self._is_current(run, copy):
-                    run.on_end(Ended(Outcome.EXPIRED, run.chunks, error=error))
-        if not self._asking[run.id].locked():
-            del self._asking[run.id]
-
-    def _is_current(self, run: FollowedRun, copy: int) -> bool:
-        return self._followed.get(run.id) is run and run.copies == copy
 
     async def _cancel(self, run_id: str) -> None:
         try:

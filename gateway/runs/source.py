@@ -136,7 +136,10 @@ class RunSource:
         return found
 
     def when_ended(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have a callback called once the run has ended, if it hasn't yet; return what takes that back, idempotent."""
+        """Have a callback called once the run has ended, if it hasn't yet; return what takes that back, idempotent.
+
+        It is also called where the end can't be waited for here any more: `known_end` says which it is.
+        """
         self._waiters += (callback,)
 
         def forget() -> None:
@@ -204,7 +207,7 @@ class RunSource:
             reader.show(status)
 
     def _tell_end(self) -> None:
-        """Wake everybody for the end, once `ended` is set."""
+        """Wake everybody: `ended` is set, or all readers are cut."""
         self._wake_all()
         waiters, self._waiters = self._waiters, ()
         for waiter in waiters:

@@ -86,7 +86,10 @@ class Pool:
         return self._options.affinity
 
     def tie_session(self, session_id: str, worker_id: str) -> None:
-        """Tie a session to a worker that it is said to have; a worker that isn't here ties nothing."""
+        """Tie a session to a worker that it is said to have; a worker that isn't here ties nothing, nor does one where the session
+        has a worker: that may be a process before this one of the same name, which strict affinity must not take for it."""
+        if self._dispatcher.sessions.home(session_id) is not None:
+            return
         for worker in self._dispatcher.workers:
             if worker.id == worker_id:
                 self._dispatcher.sessions.remember(session_id, worker)

@@ -67,7 +67,7 @@ class Served:
             wait_for(self._listens, "its listeners")
             self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
             if ready:
-                wait_for(self._all_ready, "its workers")
+                wait_for(self.is_ready, "its workers")
         except BaseException:
             self.kill()
             raise
@@ -155,7 +155,8 @@ class Served:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S, trust_env=False, limits=limits)
 
-    def _all_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether it and all its workers can take requests."""
         workers = [worker for pool in self.pools().values() for worker in pool["workers"]]
         return self.client.get("/readyz").status_code == 200 and all(worker["state"] == "ready" for worker in workers)
 

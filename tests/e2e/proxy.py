@@ -5,7 +5,8 @@
         proxy.cut()    every connection is reset; new ones are taken
         proxy.refuse() new connections are refused, too
         proxy.stall()  connections stay, and nothing moves
-        proxy.restore()
+        proxy.retarget(other.port)  what connects from now on gets to another gateway
+    proxy.restore()
 
 All that is in effect when the method returns. The proxy's tasks are children of the block, which cuts what is left.
 """
@@ -64,6 +65,10 @@ class Proxy:
     def stall(self) -> None:
         """Let nothing through any more, in either direction, on old connections and new ones."""
         self._flowing.clear()
+
+    def retarget(self, target: int) -> None:
+        """Lead new connections to another port; those that are open stay."""
+        self._target = target
 
     async def restore(self) -> None:
         """Take connections, and let everything through."""

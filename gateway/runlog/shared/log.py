@@ -166,7 +166,15 @@ class SharedLog:
         record = await self._directory.find(run_id)
         if record is None:
             raise GatewayError("run-not-found", f"The shared log has no run {run_id}")
-        owner = record.owner
+        return self.follow_known(record, sink)
+
+    def follow_known(self, record: RunRecord, sink: FollowSink) -> Following:
+        """Do what `follow` does for a run that was just found; sync. Should it be gone by now, it expires after a while.
+
+        Raises:
+            ValueError: this gateway follows the run already.
+        """
+        run_id, owner = record.id, record.owner
         following = Following(record, sink, lambda count: self._inbox.readers(owner, run_id, count), self._reader.remove)
         self._reader.add(following)
         return following

@@ -3,7 +3,7 @@
 The lease is a time in one sorted set, by the server's clock. Whoever sees that another's has lapsed, and stays so for
 `confirm_s` while nothing else is wrong, ends its open runs as `owner-lost`. Each end is one script that looks at lease and
 record again, so it is written once though all gateways sweep, and never into a run that has ended. Should the dead one
-come back, the record fences it.
+come back, the record fences it; a gateway that was late to renew asks for all its runs at once, as a silent one would not notice.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Membership:
         self._commands = commands
         self._writer = writer
         self._server = ""
+        # Until when (loop time) our lease is good for certain.
+        self._leased_until = -math.inf
         # Since when (loop time) each gateway has been seen with a lapsed lease, or none.
         self._lapsed_since: dict[str, float] = {}
         commands.listen(self._on_available)
@@ -61,7 +63,9 @@ class Membership:
         if tuple(map(int, version.split(".")[:2])) < OLDEST_SERVER:
             raise LinkLost(f"the server speaks Redis {version}; needed is {'.'.join(map(str, OLDEST_SERVER))} or newer, or any Valkey")
         self._server = server["run_id"]
+        asked_at = asyncio.get_running_loop().time()
         word = await link.ask(*self._renewal(inbox_cursor), timeout_s=timeout_s)
+        self._renewed(asked_at)
         # A registration whose answer was lost, or an end that the server forgot: no run here will end them.
         for run_id in await link.ask("SMEMBERS", self._keys.owned(self._gateway_id), timeout_s=timeout_s):
             if run_id.decode() not in self._writer:
@@ -76,7 +80,9 @@ class Membership:
         Raises:
             GatewayError: `log-unavailable`.
         """
+        asked_at = asyncio.get_running_loop().time()
         word = await self._commands.ask(*self._renewal(inbox_cursor))
+        self._renewed(asked_at)
         return f"{self._server}:{word.decode()}"
 
     async def sweep(self, others: Iterable[str] = ()) -> list[str]:
@@ -138,6 +144,12 @@ class Membership:
         lease_ms, inbox_ms = (math.ceil(seconds * 1000) for seconds in (self._options.lease_ttl_s, inbox_ttl_s(self._options)))
         names = (self._keys.gateways, self._keys.inbox(self._gateway_id), self._keys.epoch)
         return (*scripts.RENEW.call, 3, *names, self._gateway_id, lease_ms, inbox_ms, unread, secrets.token_hex(8))
+
+    def _renewed(self, asked_at: float) -> None:
+        """Our lease is good from now on; where it may not have been, others may have ended runs of ours."""
+        if asyncio.get_running_loop().time() > self._leased_until:
+            self._writer.doubt()
+        self._leased_until = asked_at + self._options.lease_ttl_s
 
     def _loss(self, gateway: str, run_id: str, *, forced: bool = False) -> Command:
         keys = self._keys

@@ -155,6 +155,10 @@ class Recorder:
             requests.append(Request(self._finish(self._end), self._on_finished))
         return requests
 
+    def doubt(self) -> None:
+        """Have the record looked after first, as if it were missing: the run may not be this gateway's any more."""
+        self._missing = True
+
     def keep(self) -> tuple[str | bytes | int, ...]:
         """Return the command that lets the run's keys live on."""
         keys, record = self._keys, self.record

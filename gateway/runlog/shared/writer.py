@@ -77,6 +77,13 @@ class Writer:
                 if not recorder.listed:
                     self._list(recorder)
 
+    def doubt(self) -> None:
+        """Look after the records of all runs: others may have ended some of them."""
+        for recorder in self._recorders.values():
+            recorder.doubt()
+            if not recorder.listed:
+                self._list(recorder)
+
     def take(self) -> list[Request]:
         """Return what is to be sent now: see Source."""
         # The replies to the last round are in: who has more to say, or has to say it again, goes to the end of the list.

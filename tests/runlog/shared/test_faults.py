@@ -86,6 +86,32 @@ async def test_a_gateway_whose_lease_lapsed_for_a_moment_is_not_called_dead(shar
     assert record.ended is not None
 
 
+async def test_a_gateway_that_was_away_hears_of_its_lost_runs_though_they_say_nothing(shared_valkey: Valkey, gateways: Gateways) -> None:
+    owner = await gateways(shared_valkey, lease_interval_s=1000)
+    other = await gateways(shared_valkey)
+    await owner.run("r_silent")
+    ended = await (await other.follow("r_silent")).over()
+    assert lost(ended)
+    assert owner.local.fenced == []
+    await owner.log._renew()
+    await until(lambda: owner.local.fenced == ["r_silent"])
+
+
+async def test_a_gateway_that_was_late_to_renew_keeps_the_runs_that_nobody_ended(shared_valkey: Valkey, gateways: Gateways) -> None:
+    owner = await gateways(shared_valkey, lease_interval_s=1000, lease_ttl_s=0.2)
+    other = await gateways(shared_valkey, sweep_interval_s=1000)
+    run = await owner.run("r_kept")
+    seen = await other.follow("r_kept")
+    with shared_valkey.client() as client:
+        lease = client.zscore(f"{gateways.prefix}gateways", owner.log.gateway_id)
+        await until(lambda: client.time()[0] * 1000 + client.time()[1] / 1000 > lease + 10)
+    await owner.log._renew()
+    run.appended(batch(1, b"1"))
+    run.ended(ok(1))
+    assert await seen.over() == ok(1)
+    assert (seen.payloads, owner.local.fenced) == ({1: b"1"}, [])
+
+
 async def test_a_dead_gateways_many_runs_end_in_one_sweep(shared_valkey: Valkey, gateways: Gateways) -> None:
     owner, other = await gateways(shared_valkey), await gateways(shared_valkey)
     for _ in range(250):
