@@ -69,6 +69,11 @@ class SharedRuns:
         """Whether the log can be used now."""
         return self.log.available
 
+    @property
+    def followed(self) -> list[FollowedRun]:
+        """The runs of other gateways that somebody reads here."""
+        return list(self._followed.values())
+
     async def greet(self) -> None:
         """Say at the start where the log can't be used, and why. It is no reason not to start: it may come."""
         try:
@@ -236,7 +241,7 @@ class SharedRuns:
     # tasks
 
     def _seen(self, record: RunRecord) -> FollowedRun:
-        return self._followed.get(record.id) or FollowedRun(record, self._hub.limits.run, self._hub.budget, self)
+        return self._followed.get(record.id) or FollowedRun(record, self._hub.limits.run, self._hub.budget, self, self._hub.tally)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         if self._tasks is None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from gateway.events import Ended, Started, Status, Timing
+from gateway.events import Ended, Gap, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
 from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role
 from gateway.runs.subscription import Subscription
+from gateway.telemetry.tally import RunTally
 
 Shared = TypeVar("Shared")
 
@@ -34,14 +35,16 @@ class RunSource:
         on_disconnect: str,
         details: Mapping[str, Any],
         log: MemoryLog,
+        tally: RunTally | None = None,
     ) -> None:
-        """`details` are those of the start event."""
+        """`details` are those of the start event. `tally` counts what readers are told for the operator; None: nobody does."""
         self.id = run_id
         self.tool = tool
         self.streaming = streaming
         self.session_id = session_id
         self.on_disconnect = on_disconnect
         self.log = log
+        self.tally = tally
         self.ended: Ended | None = None
         self.pool: str | None = None
         self.worker_id: str | None = None
@@ -66,6 +69,11 @@ class RunSource:
     def place(self) -> tuple[int, int] | None:
         """The place in the pool's queue and how many wait there; None when it does not wait."""
         return None
+
+    @property
+    def readers(self) -> tuple[Subscription, ...]:
+        """Who reads now."""
+        return self._readers
 
     @property
     def chunks(self) -> int:
@@ -132,6 +140,11 @@ class RunSource:
 
     def reader_advanced(self) -> None:
         """A reader has taken something."""
+
+    def gap_told(self, gap: Gap) -> None:
+        """A reader has taken a gap."""
+        if self.tally is not None:
+            self.tally.gap_told(gap.reason, gap.last - gap.first + 1)
 
     def reader_left(self, subscription: Subscription) -> None:
         """The reader is gone."""
