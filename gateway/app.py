@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
-from gateway.endpoints import background, call, health, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints import background, call, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
 from gateway.endpoints.duplex import SocketSettings
 from gateway.endpoints.express import ExpressApp
+from gateway.endpoints.gauges import Gauges
 from gateway.endpoints.options import OptionLimits
 from gateway.endpoints.origin import OriginRule
 from gateway.endpoints.requests import CallReader, RequestLimits
@@ -35,6 +36,8 @@ from gateway.runs.hub import Hub, HubLimits
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
 from gateway.settings import PoolSettings, Settings, SettingsError
+from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
+from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
 from gateway.transport.base import Channel
 from gateway.workers.catalog import Catalog
@@ -69,7 +72,8 @@ class Gateway:
             log_bytes=runlog.limit_bytes,
             run=RunLimits(runlog.run_limit_bytes, runlog.plain_run_limit_bytes, runlog.run_limit_chunks, server.heartbeat_s),
         )
-        self.hub = Hub(self.catalog, self.pools, limits)
+        self.tally = RunTally() if server.metrics else None
+        self.hub = Hub(self.catalog, self.pools, limits, self.tally)
         self.shared = self._shared_runs(settings)
         self.hub.others = self.shared
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
@@ -196,7 +200,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
     app.express = {"stream": stream_tool, "call": call_tool}
     app.on_error = partial(problem.respond, debug=server.debug)
-    routers = (
+    routers: tuple[APIRouter, ...] = (
         stream.router(stream_tool),
         call.router(call_tool),
         tools.router(gateway.catalog),
@@ -206,6 +210,9 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         health.router(gateway.hub),
         websocket.router(reader, socket_settings, OriginRule(server.allowed_origins), gateway.sockets),
     )
+    if gateway.tally is not None:
+        app.responses = ResponseTally()
+        routers += (metrics.router(_metrics(gateway, gateway.tally, app.responses)),)
     for router in routers:
         app.include_router(router)
     openapi.install(app, gateway.catalog.list)
@@ -224,6 +231,14 @@ def pool_options(pool: PoolSettings) -> PoolOptions:
     """Return what a pool is told, from its settings."""
     values = pool.model_dump(exclude={"kind"})
     return PoolOptions(kind="local" if pool.adapter is not None else "addresses", **values)
+
+
+def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metrics:
+    shared_log = None if gateway.shared is None else gateway.shared.log
+    state = Gauges(gateway.hub, gateway.sockets, gateway.sessions, shared_log)
+    return Metrics(
+        version=__version__, transport=gateway.settings.transport, collectors=[RunTotals(runs), state, ResponseTotals(responses)]
+    )
 
 
 def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:

@@ -179,6 +179,8 @@ class DirectExchange:
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         # Held until the end of this turn of the loop: a short stream's end leaves with its beginning.
+        if (responses := self._app.responses) is not None:
+            responses.response_began(self._endpoint.route, 200)
         self._head = b"".join((_STATUS_LINE, *lines, _CHUNKED % (len(body), body)))
         self._protocol.loop.call_soon(self._flush)
 
@@ -213,7 +215,7 @@ class DirectExchange:
 
     def _answer(self, response: Response, *, more_body: bool) -> None:
         self._end()
-        self._protocol.answer_with(response, self._scope, more_body=more_body)
+        self._protocol.answer_with(self._app.counted(response, self._endpoint), self._scope, more_body=more_body)
 
     def _end(self) -> None:
         """Nothing more is heard or said on this exchange."""

@@ -20,6 +20,7 @@ from gateway.call import ToolCall
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import ChunkAttributes
 from gateway.settings import PoolSettings, RunLogSettings, ServerSettings, Settings
+from gateway.telemetry.tally import STOP_BOUNDS_S, Histogram
 from gateway.workers.description import Tool
 from gateway.workers.dispatch import Ticket
 from gateway.workers.lease import LeaseHolder, LeaseRequest
@@ -118,15 +119,20 @@ class FakeTicket(Ticket):
         self.depth = position
         self.holder = holder
         self.cancelled = asyncio.Event()
+        # It waits no more, for whatever reason.
+        self.is_over = False
         self._pool = pool
 
     def cancel(self) -> None:
+        self.is_over = True
         self.cancelled.set()
 
     def grant(self) -> None:
+        self.is_over = True
         self.holder.on_lease(FakeLease(self._pool))  # type: ignore[arg-type]
 
     def refuse(self, error: GatewayError) -> None:
+        self.is_over = True
         self.holder.on_refused(error)
 
 
@@ -187,6 +193,7 @@ class FakePool:
     forgotten: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.stops = Histogram(STOP_BOUNDS_S)
         self.tools = self.tools or fake_tools(self.name)
         self.loop = asyncio.get_running_loop()
         self._new_calls: asyncio.Queue[FakeCall] = asyncio.Queue()
@@ -229,7 +236,8 @@ class FakePool:
             "restarts": 0,
             "address": "unix:/w",
         }
-        entry = {"name": self.name, "kind": self.kind, "queued": len(self.tickets), "in_flight": self.in_flight}
+        queued = sum(not ticket.is_over for ticket in self.tickets)
+        entry = {"name": self.name, "kind": self.kind, "queued": queued, "in_flight": self.in_flight, "stuck": 0}
         return {**entry, "workers": [worker]}
 
     def forget_session(self, session_id: str) -> None:

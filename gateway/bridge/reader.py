@@ -23,6 +23,7 @@ class ChunkReader:
         self._run = run
         self._signal = asyncio.Event()
         self._reader = run.subscribe(self._signal.set)
+        self._reader.format = "grpc"
         # A chunk that the worker marked as final waits for the end, which knows how to decorate it.
         self._held: pb.ToolChunk | None = None
         self.error: GatewayError | None = None

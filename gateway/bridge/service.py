@@ -203,6 +203,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         """Return a run's end and all its payloads; a cancelled task leaves the run."""
         signal = asyncio.Event()
         reader = run.subscribe(signal.set)
+        reader.format = "grpc"
         payloads: list[bytes] = []
         try:
             while True:

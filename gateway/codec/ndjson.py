@@ -16,6 +16,7 @@ HEARTBEAT = b"\n"
 class NdjsonEncoder:
     """Encodes the events of one run as lines, for all its readers: the newest batch is encoded once and kept."""
 
+    name = "ndjson"
     heartbeat = HEARTBEAT
 
     def __init__(self, run: str, *, media_type: str = MEDIA_TYPES[0], debug: bool = False) -> None:

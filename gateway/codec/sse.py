@@ -24,6 +24,7 @@ class SseEncoder:
     `retry_ms` is sent ahead of `start`: how long an EventSource waits before it reconnects.
     """
 
+    name = "sse"
     media_type = MEDIA_TYPE
     heartbeat = HEARTBEAT
 

@@ -14,6 +14,7 @@ from gateway.endpoints.requests import CallReader
 from gateway.endpoints.stream import RunResponses
 
 METHODS = frozenset({"POST"})
+ROUTE = "/v1/tools/{tool}/call"
 
 
 def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
@@ -24,7 +25,7 @@ def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
         asked = reader.read(request, tool, body, streaming=False, names=STARTING_OPTIONS)
         return responses.opened(asked, lambda run: responses.response(run, media_type, asked.options.reader))
 
-    return Endpoint(call, METHODS, reader.limits.body_bytes)
+    return Endpoint(call, METHODS, reader.limits.body_bytes, ROUTE)
 
 
 def router(answers: Endpoint) -> APIRouter:
@@ -34,5 +35,5 @@ def router(answers: Endpoint) -> APIRouter:
     async def call(request: Request, tool: str) -> Response:
         return await answers(request, tool)
 
-    routes.add_api_route("/v1/tools/{tool}/call", call, methods=["POST"], **CALL)
+    routes.add_api_route(ROUTE, call, methods=["POST"], **CALL)
     return routes

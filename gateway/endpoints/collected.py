@@ -52,6 +52,7 @@ class CollectedRun(Response):
         self._debug = debug
         self._connection: Connection | None = None
         self._reader = run.subscribe(self._wake, options)
+        self._reader.format = "json"
         self._payloads: list[bytes] = []
         self._gaps: list[Gap] = []
 

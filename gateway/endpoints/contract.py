@@ -197,4 +197,10 @@ SESSION_END = _route("End a session", {"204": {"description": "Ended"}, **proble
 POOLS = _route("Look at the pools", {"200": answer("The pools", "PoolList"), **problems()})
 LIVEZ = _route("Is the process alive?", {"200": answer("Yes", "Status"), **problems()})
 READYZ = _route("Can it serve?", {"200": answer("Yes", "Status"), "503": answer("No, and why", "Status"), **problems()})
+_TEXT = {"schema": {"type": "string"}}
+METRICS = _route(
+    "The metrics, for Prometheus",
+    {"200": {"description": "docs/metrics.md says what they are", "content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}}
+    | problems(),
+)
 PROBLEM = _route("What a problem type means", {"200": answer("The type", "ProblemType"), **problems(404)})

@@ -110,6 +110,7 @@ class Outlet:
             self._mark_ready(entry)
 
         entry = SocketRun(run, encoder, run.subscribe(wake, options), credit)
+        entry.reader.format = "websocket"
         self._mark_ready(entry)
         return entry
 

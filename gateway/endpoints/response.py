@@ -50,6 +50,7 @@ _log = structlog.get_logger("gateway.endpoints")
 class Encoder(Protocol):
     """What writes one run's events in one format."""
 
+    name: str
     media_type: str
     heartbeat: bytes
 
@@ -92,6 +93,7 @@ class RunStream(EventSourceResponse):
         self._written_at = 0.0
         self._blocked_since: float | None = None
         self._reader = run.subscribe(self._wake, options)
+        self._reader.format = encoder.name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer under ASGI."""

@@ -176,6 +176,7 @@ class RunResponses:
 
 
 METHODS = frozenset({"GET", "HEAD", "POST"})
+ROUTE = "/v1/tools/{tool}/stream"
 
 
 def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
@@ -197,7 +198,7 @@ def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
             return responses.opened(asked, lambda run: responses.started(run, preferences))
         return responses.opened(asked, lambda run: responses.response(run, media_type, options))
 
-    return Endpoint(stream, METHODS, reader.limits.body_bytes)
+    return Endpoint(stream, METHODS, reader.limits.body_bytes, ROUTE)
 
 
 def router(answers: Endpoint) -> APIRouter:
@@ -207,7 +208,7 @@ def router(answers: Endpoint) -> APIRouter:
     async def stream(request: Request, tool: str) -> Response:
         return await answers(request, tool)
 
-    routes.add_api_route("/v1/tools/{tool}/stream", stream, methods=["GET"], **STREAM_GET)
-    routes.add_api_route("/v1/tools/{tool}/stream", stream, methods=["HEAD"], include_in_schema=False)
-    routes.add_api_route("/v1/tools/{tool}/stream", stream, methods=["POST"], **STREAM_POST)
+    routes.add_api_route(ROUTE, stream, methods=["GET"], **STREAM_GET)
+    routes.add_api_route(ROUTE, stream, methods=["HEAD"], include_in_schema=False)
+    routes.add_api_route(ROUTE, stream, methods=["POST"], **STREAM_POST)
     return routes

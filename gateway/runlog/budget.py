@@ -32,6 +32,8 @@ class MemoryBudget:
     def __init__(self, limit_bytes: int = 256 * 1024 * 1024) -> None:
         self.limit_bytes = limit_bytes
         self.size_bytes = 0
+        # What `reclaim` has freed in all.
+        self.reclaimed_bytes = 0
         # Above this `reclaim` is due: the limit, or more where the last reclaim found too little to free.
         self.threshold_bytes = limit_bytes
         self._live: dict[BudgetedLog, None] = {}
@@ -62,8 +64,10 @@ class MemoryBudget:
         """Free what is above the limit and one step more; called by a log above the threshold."""
         step = max(self.limit_bytes // STEP_PARTS, 1)
         target = self.limit_bytes - step
+        before_bytes = self.size_bytes
         self._shrink_ended(target)
         self._shrink_live(target)
+        self.reclaimed_bytes += before_bytes - self.size_bytes
         self.threshold_bytes = max(self.limit_bytes, self.size_bytes + step) if self.size_bytes > target else self.limit_bytes
 
     def _shrink_ended(self, target: int) -> None:

@@ -24,6 +24,7 @@ from gateway.runs.policy import READ_ALL, Cause, ReaderOptions
 from gateway.runs.run import RunLimits
 from gateway.runs.source import RunSource
 from gateway.runs.subscription import Subscription
+from gateway.telemetry.tally import RunTally
 
 
 class RunFollower(Protocol):
@@ -44,7 +45,9 @@ class FollowedRun(RunSource):
 
     waits_for_readers = False
 
-    def __init__(self, record: RunRecord, limits: RunLimits, budget: MemoryBudget, follower: RunFollower) -> None:
+    def __init__(
+        self, record: RunRecord, limits: RunLimits, budget: MemoryBudget, follower: RunFollower, tally: RunTally | None = None
+    ) -> None:
         self._limits = limits
         self._budget = budget
         super().__init__(
@@ -55,6 +58,7 @@ class FollowedRun(RunSource):
             on_disconnect=record.policy,
             details=record.details,
             log=self._new_log(),
+            tally=tally,
         )
         self.pool = record.pool
         self.record = record

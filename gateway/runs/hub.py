@@ -7,7 +7,7 @@ draining, the tool and its kind, the arguments, the number of open runs, then as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from gateway.runs.policy import Cause, RunPolicy, invalid_option
 from gateway.runs.registry import RunRegistry
 from gateway.runs.run import Run, RunLimits
 from gateway.runs.source import RunSource
+from gateway.telemetry.tally import OTHER, RunTally
 from gateway.workers.catalog import Catalog, Tool
 from gateway.workers.pool import Pool
 
@@ -52,6 +53,10 @@ class OtherGateways(Protocol):
     def available(self) -> bool:
         """Whether the log can be used now."""
 
+    @property
+    def followed(self) -> Sequence[RunSource]:
+        """The runs of other gateways that somebody reads here."""
+
     async def touch_session(self, session_id: str, metadata: Mapping[str, str] | None = None) -> tuple[float, Mapping[str, str]]: ...
 
     async def find_session(self, session_id: str) -> tuple[float, Mapping[str, str]] | None: ...
@@ -70,12 +75,16 @@ class OtherGateways(Protocol):
 
 
 class Hub:
-    """The runs of this gateway, and the pools behind them (`pools`: name to pool, the first is the default)."""
+    """The runs of this gateway, and the pools behind them (`pools`: name to pool, the first is the default).
 
-    def __init__(self, catalog: Catalog, pools: Mapping[str, Pool], limits: HubLimits) -> None:
+    `tally` counts what becomes of runs for the operator; None: nobody does.
+    """
+
+    def __init__(self, catalog: Catalog, pools: Mapping[str, Pool], limits: HubLimits, tally: RunTally | None = None) -> None:
         self.catalog = catalog
         self.pools = pools
         self.limits = limits
+        self.tally = tally
         self.budget = MemoryBudget(limits.log_bytes)
         self._keys = IdempotencyKeys()
         self._runs = RunRegistry(kept_limit=limits.kept_runs, ttl_s=limits.ttl_s, on_forgotten=self._keys.forget)
@@ -93,6 +102,11 @@ class Hub:
         return len(self._runs.open)
 
     @property
+    def known_runs(self) -> Collection[Run]:
+        """Those that are open, and those that have ended and are still kept; not to be changed."""
+        return self._runs.known
+
+    @property
     def draining(self) -> bool:
         """True once no new run is accepted."""
         return self._draining
@@ -103,7 +117,13 @@ class Hub:
         Raises:
             GatewayError: as `open`; `log-unavailable`.
         """
-        return self.open(call, policy, claim) if self.others is None else await self.others.start(call, policy, claim)
+        if self.others is None:
+            return self.open(call, policy, claim)
+        try:
+            return await self.others.start(call, policy, claim)
+        except GatewayError as error:
+            self._count_refusal(call, error)
+            raise
 
     async def look_up(self, run_id: str) -> RunSource:
         """Return a run, of any gateway where there are others.
@@ -157,6 +177,15 @@ class Hub:
             GatewayError: `idempotency-conflict`, `shutting-down`, `tool-not-found`, `pool-not-found`, `tool-not-streaming`,
                 `tool-streams`, `invalid-arguments`, `too-many-streams`, or what the pool refuses with. Nothing is left behind then.
         """
+        try:
+            return self._open(call, policy or RunPolicy(), claim, run_id, recorder)
+        except GatewayError as error:
+            if recorder is None:
+                # Else `start` counts it.
+                self._count_refusal(call, error)
+            raise
+
+    def _open(self, call: ToolCall, policy: RunPolicy, claim: Claim | None, run_id: str | None, recorder: RunRecorder | None) -> Run:
         if claim is not None and (known := self._keys.find(claim)) is not None:
             return known
         if self._draining:
@@ -165,8 +194,17 @@ class Hub:
         if self.open_runs >= self.limits.open_runs:
             detail = f"{self.open_runs} runs are open, the limit is {self.limits.open_runs}"
             raise GatewayError("too-many-streams", detail, retry_after_s=1)
-        policy, claimed = policy or RunPolicy(), claim is not None
-        run = Run(run_id or new_run_id(), call, policy, self.limits.run, self, self.budget, is_claimed=claimed, recorder=recorder)
+        run = Run(
+            run_id or new_run_id(),
+            call,
+            policy,
+            self.limits.run,
+            self,
+            self.budget,
+            is_claimed=claim is not None,
+            recorder=recorder,
+            tally=self.tally,
+        )
         self._runs.add(run)
         self._idle.clear()
         try:
@@ -239,6 +277,11 @@ class Hub:
         if known is None or known[0] is not tool.parameters:
             known = self._checkers[key] = (tool.parameters, ArgumentChecker(tool.name, tool.parameters))
         known[1].check(call.arguments)
+
+    def _count_refusal(self, call: ToolCall, error: GatewayError) -> None:
+        if self.tally is not None:
+            is_known = any(call.tool in pool.tools for pool in self.pools.values())
+            self.tally.run_refused(call.tool if is_known else OTHER, error.problem)
 
     def _look_idle(self) -> None:
         if not self._runs.open:

@@ -8,7 +8,7 @@ same number. One timer serves all; nothing is done for each run but at its begin
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from gateway import timers
@@ -41,6 +41,11 @@ class RunRegistry:
     def open(self) -> dict[str, Run]:
         """Those that are queued or running; not to be changed."""
         return self._open
+
+    @property
+    def known(self) -> Collection[Run]:
+        """Those that are open and those that have ended and are kept; not to be changed."""
+        return self._known.values()
 
     def find(self, run_id: str) -> Run | None:
         """Return a run that is open, or has ended and is still kept; else None."""

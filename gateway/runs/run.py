@@ -31,6 +31,7 @@ from gateway.runs.policy import READ_ALL, Cause, Leaving, ReaderOptions, RunPoli
 from gateway.runs.source import RunSource, start_details
 from gateway.runs.stopwatch import Stopwatch
 from gateway.runs.subscription import Subscription
+from gateway.telemetry.tally import RunTally, ToolTally
 from gateway.transport.base import StreamCall
 from gateway.workers.dispatch import Ticket
 from gateway.workers.lease import Lease, LeaseRequest
@@ -76,6 +77,7 @@ class Run(RunSource):
     """One execution. See the module's table for its states."""
 
     __slots__ = (
+        "_counts",
         "_grace",
         "_kept",
         "_owner",
@@ -103,10 +105,11 @@ class Run(RunSource):
         *,
         is_claimed: bool = False,
         recorder: RunRecorder | None = None,
+        tally: RunTally | None = None,
     ) -> None:
         """`budget` is what all runs' logs share; None: one of its own. `is_claimed`: somebody has an idempotency key to the run.
 
-        `recorder` tells other gateways what happens; None: there are none.
+        `recorder` tells other gateways what happens; None: there are none. `tally` counts it for the operator; None: nobody does.
         """
         is_plain = policy.on_disconnect.kind is Leaving.CANCEL and not is_claimed
         log_bytes = min(limits.plain_log_bytes, limits.log_bytes) if is_plain else limits.log_bytes
@@ -118,7 +121,10 @@ class Run(RunSource):
             on_disconnect=str(policy.on_disconnect),
             details=details_of(run_id, call, policy, limits),
             log=MemoryLog(limit_bytes=log_bytes, limit_chunks=limits.log_chunks, budget=budget),
+            tally=tally,
         )
+        # This tool's part of the tally, from the start on.
+        self._counts: ToolTally | None = None
         self.call = call
         self.policy = policy
         self.recorder = recorder
@@ -160,6 +166,9 @@ class Run(RunSource):
         except GatewayError:
             self._timer.cancel()
             raise
+        if self.tally is not None:
+            self._counts = self.tally.tool(self.tool, pool.name)
+            self._counts.started += 1
         if isinstance(granted, Ticket):
             self._ticket = granted
             self._was_queued = True
@@ -183,6 +192,8 @@ class Run(RunSource):
 
     def cancel(self, cause: Cause) -> None:
         """End the run as cancelled, whatever it is doing; idempotent."""
+        if self.tally is not None and self.ended is None:
+            self.tally.run_cancelled(cause.name.lower())
         outcome, problem = _ENDINGS.get(cause, (Outcome.CANCELLED, "cancelled"))
         self._end(outcome, GatewayError(problem, f"The run ended: {cause.value}"))
 
@@ -194,6 +205,8 @@ class Run(RunSource):
         self.worker_id = lease.worker_id
         watch = self._watch
         now = watch.leased_at = self._timers.time()
+        if self._counts is not None:
+            self._counts.queue.observe(now - watch.accepted_at)
         try:
             self._upstream = lease.execute(self.call, self.id, watch.remaining_s(now), self)
         except TypeError as exc:
@@ -226,7 +239,15 @@ class Run(RunSource):
         """Number a batch, and make the worker wait where the slowest reader is too far behind."""
         if self.ended is not None:
             return
-        self._watch.chunks_came(self._timers.time())
+        watch, now = self._watch, self._timers.time()
+        if (counts := self._counts) is not None:
+            counts.chunks += len(payloads)
+            counts.chunk_bytes += size_bytes
+            if watch.last_chunk_at is None:
+                counts.first_chunk.observe(now - watch.accepted_at)
+            else:
+                counts.gap.observe(now - watch.last_chunk_at)
+        watch.chunks_came(now)
         before_bytes = self.log.total_bytes
         batch = self.log.append(payloads, size_bytes, attributes)
         if self.recorder is not None:
@@ -295,6 +316,8 @@ class Run(RunSource):
         now = self._timers.time()
         when, limit = self._watch.next_deadline(now, paused=self._paused)
         if now >= when:
+            if self.tally is not None:
+                self.tally.run_cancelled(f"deadline_{limit.value}")
             self._end(Outcome.DEADLINE, self._watch.passed(limit))
         else:
             self._timer = self._timers.call_at(when, self._check_deadlines)
@@ -303,6 +326,8 @@ class Run(RunSource):
         if self.ended is not None:
             return
         self._timer.cancel()
+        if self._counts is not None:
+            self._count_end(self._counts, outcome)
         self.ended = end = Ended(outcome, self.log.next - 1, self._decorate(metadata or {}), self.timing(), error)
         if self._ticket is not None:
             self._ticket.cancel()
@@ -319,6 +344,13 @@ class Run(RunSource):
             self.recorder.ended(end)
         self._tell_end()
         self._owner.run_ended(self)
+
+    def _count_end(self, counts: ToolTally, outcome: Outcome) -> None:
+        waited_s = self._timers.time() - self._watch.accepted_at
+        if self._watch.leased_at is None:
+            # Else those who waited in vain, the longest, would not show.
+            counts.queue.observe(waited_s)
+        counts.run_ended(outcome.value, waited_s)
 
     def _decorate(self, metadata: Mapping[str, str]) -> Mapping[str, str]:
         """Add what Snakepit adds to a final chunk, where the worker hasn't said it itself."""

@@ -76,6 +76,11 @@ class SharedRuns:
         """Whether the log can be used now."""
         return self.log.available
 
+    @property
+    def followed(self) -> list[FollowedRun]:
+        """The runs of other gateways that somebody reads here."""
+        return list(self._followed.values())
+
     async def greet(self) -> None:
         """Say at the start where the log can't be used, and why. It is no reason not to start: it may come."""
         try:
@@ -263,7 +268,8 @@ class SharedRuns:
     def _seen(self, record: RunRecord) -> FollowedRun:
         run = self._seen_runs.get(record.id)
         if run is None:
-            run = self._seen_runs[record.id] = FollowedRun(record, self._hub.limits.run, self._hub.budget, self)
+            hub = self._hub
+            run = self._seen_runs[record.id] = FollowedRun(record, hub.limits.run, hub.budget, self, hub.tally)
         else:
             run.refresh(record)
         return run

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from mypy_extensions import mypyc_attr
 
-from gateway.events import Ended, Started, Status, Timing
+from gateway.events import Ended, Gap, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
 from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role
 from gateway.runs.subscription import Subscription
+from gateway.telemetry.tally import RunTally
 
 Shared = TypeVar("Shared")
 Item = TypeVar("Item")
@@ -42,6 +43,7 @@ class RunSource:
         "pool",
         "session_id",
         "streaming",
+        "tally",
         "tool",
         "worker_id",
     )
@@ -59,14 +61,16 @@ class RunSource:
         on_disconnect: str,
         details: Mapping[str, Any],
         log: MemoryLog,
+        tally: RunTally | None = None,
     ) -> None:
-        """`details` are those of the start event."""
+        """`details` are those of the start event. `tally` counts what readers are told for the operator; None: nobody does."""
         self.id = run_id
         self.tool = tool
         self.streaming = streaming
         self.session_id = session_id
         self.on_disconnect = on_disconnect
         self.log = log
+        self.tally = tally
         self.ended: Ended | None = None
         self.pool: str | None = None
         self.worker_id: str | None = None
@@ -91,6 +95,11 @@ class RunSource:
     def place(self) -> tuple[int, int] | None:
         """The place in the pool's queue and how many wait there; None when it does not wait."""
         return None
+
+    @property
+    def readers(self) -> tuple[Subscription, ...]:
+        """Who reads now."""
+        return self._readers
 
     @property
     def chunks(self) -> int:
@@ -161,6 +170,11 @@ class RunSource:
 
     def reader_advanced(self) -> None:
         """A reader has taken something."""
+
+    def gap_told(self, gap: Gap) -> None:
+        """A reader has taken a gap."""
+        if self.tally is not None:
+            self.tally.gap_told(gap.reason, gap.last - gap.first + 1)
 
     def reader_left(self, subscription: Subscription) -> None:
         """The reader is gone."""

@@ -24,6 +24,9 @@ class ReadableRun(Protocol):
     def reader_advanced(self) -> None:
         """A reader has taken something: the worker may go on."""
 
+    def gap_told(self, gap: Gap) -> None:
+        """A reader has taken a gap."""
+
     def reader_left(self, subscription: Subscription) -> None:
         """The reader is gone."""
 
@@ -31,7 +34,21 @@ class ReadableRun(Protocol):
 class Subscription:
     """A reader's cursor. `wake` is called from the event loop whenever there is something new to take; it must not block."""
 
-    __slots__ = ("_closed", "_ended", "_gap", "_run", "_started", "_status", "cursor", "cut", "lag_bytes", "options", "taken_bytes", "wake")
+    __slots__ = (
+        "_closed",
+        "_ended",
+        "_gap",
+        "_run",
+        "_started",
+        "_status",
+        "cursor",
+        "cut",
+        "format",
+        "lag_bytes",
+        "options",
+        "taken_bytes",
+        "wake",
+    )
 
     def __init__(self, run: ReadableRun, started: Started, cursor: int, wake: Callable[[], None], options: ReaderOptions) -> None:
         log = run.log
@@ -43,6 +60,8 @@ class Subscription:
         self._closed = False
         self.wake = wake
         self.options = options
+        # What it is written as, a name of the front door's for the operator: sse, ndjson, json, websocket, grpc.
+        self.format = "other"
         self.lag_bytes = min(options.lag_bytes, log.lag_limit_bytes)
         # The number of the chunk it takes next.
         self.cursor = cursor
@@ -78,6 +97,7 @@ class Subscription:
             return None
         if self._gap is not None:
             gap, self._gap = self._gap, None
+            self._run.gap_told(gap)
             return gap
         run = self._run
         log = run.log
@@ -95,6 +115,7 @@ class Subscription:
             self.taken_bytes += item.size_bytes
         else:
             self._move(item.last + 1)
+            self._run.gap_told(item)
         self._run.reader_advanced()
         return item
 

@@ -17,6 +17,7 @@ import structlog
 
 from gateway.call import Affinity
 from gateway.errors import GatewayError
+from gateway.telemetry.tally import STOP_BOUNDS_S, Histogram
 from gateway.workers.address import AddressSlot
 from gateway.workers.description import Tool, await_stop
 from gateway.workers.dispatch import Dispatcher, Scheduler, Ticket
@@ -44,6 +45,8 @@ class Pool:
         self._started = asyncio.Event()
         # Cancelled tools that did not stop in time, since the pool began.
         self._stuck = 0
+        # Seconds from the end of a call that was cancelled, or broke off, to the worker's word that its tool has stopped.
+        self.stops = Histogram(STOP_BOUNDS_S)
         self._slots: list[LocalSlot] | list[AddressSlot]
         if options.kind == "local":
             surge = asyncio.Lock()
@@ -167,6 +170,8 @@ class Pool:
     async def _settle(self, worker: Worker, run_id: str) -> None:
         """Free the worker's place when the run has stopped; have the worker replaced when it doesn't."""
         timeout_s = self._options.stop_timeout_s
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         if not await await_stop(worker.channel, run_id, timeout_s):
             self._stuck += 1
             worker.mark_stuck()
@@ -177,6 +182,7 @@ class Pool:
             while not await await_stop(worker.channel, run_id, timeout_s):
                 pass  # nobody here can end that process: the place stays taken
             worker.unmark_stuck()
+        self.stops.observe(loop.time() - began)
         self._dispatcher.free(worker)
 
     def _shutting_down(self) -> GatewayError:

@@ -1,0 +1,21 @@
+"""`GET /metrics`: a scrape, as text. Not there with `[server] metrics = false`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway.endpoints.contract import METRICS
+from gateway.telemetry.metrics import Metrics
+
+
+def router(metrics: Metrics) -> APIRouter:
+    """Return the route of this module."""
+    routes = APIRouter(tags=["operations"])
+
+    async def scrape(request: Request) -> Response:
+        body, media_type = metrics.scrape(request.headers.get("accept"))
+        return Response(body, headers={"Content-Type": media_type, "Cache-Control": "no-store", "Vary": "Accept"})
+
+    routes.add_api_route("/metrics", scrape, methods=["GET"], **METRICS)
+    return routes
