@@ -39,7 +39,9 @@ class SseEncoder:
     def encode(self, event: Event) -> bytes:
         """Return one event, or one batch of chunk events, as it goes on the wire."""
         if isinstance(event, Chunks):
-            return self.encode_chunks(event)
+            if event is not self._last:
+                self._last, self._text = event, self.encode_chunks(event)
+            return self._text
         if isinstance(event, Started):
             head = self._retry if event.resumed_from is not None else self._retry + self._prefix + b"0\n"
             return head + _event(b"start", documents.dump(documents.started(event)))
@@ -51,12 +53,6 @@ class SseEncoder:
 
     def encode_chunks(self, chunks: Chunks) -> bytes:
         """Return a batch of chunks: one `id` and one `data` line each, in order."""
-        if chunks is self._last:
-            return self._text
-        self._last, self._text = chunks, self._chunk_events(chunks)
-        return self._text
-
-    def _chunk_events(self, chunks: Chunks) -> bytes:
         prefix, first, payloads = self._prefix, chunks.first, chunks.payloads
         if len(payloads) == 1:
             text = b"".join((prefix, b"%d\ndata: " % first, payloads[0], b"\n\n"))

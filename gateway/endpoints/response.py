@@ -179,10 +179,16 @@ class RunStream(EventSourceResponse):
                 return
             exchange.write(body)
             self._written_at = self._timers.time()
+            if len(body) < WRITE_LIMIT_BYTES and exchange.writable:
+                # That was all: a look for more would be one for each event.
+                return
         self._blocked_since = self._timers.time()
 
     def _take(self) -> bytes:
-        """Return what the reader has to say now: at most WRITE_LIMIT_BYTES and one batch; empty for nothing."""
+        """Return what the reader has to say now; empty for nothing.
+
+        At least WRITE_LIMIT_BYTES where it has so much, at most one batch more than that.
+        """
         take, encode = self._reader.take, self._encoder.encode
         event = take()
         if event is None:

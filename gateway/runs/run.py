@@ -252,12 +252,14 @@ class Run(RunSource):
         batch = self.log.append(payloads, size_bytes, attributes)
         if self.recorder is not None:
             self.recorder.appended(batch)
-        self._wake_all()
+        for reader in self._readers:
+            reader.wake()
         if not self._paused and self.log.is_lagging() and self._upstream is not None:
             self._paused = True
             self._upstream.pause_reading()
         # Last: who is cut leaves at once, which may end the run.
-        self._shed(before_bytes)
+        if self._sheds:
+            self._shed(before_bytes)
 
     def on_end(self, end: ToolEnd) -> None:
         """The call has ended."""

@@ -377,8 +377,8 @@ async def test_two_viewers_and_a_late_joiner_see_the_same_bytes(running: Running
 
 async def test_a_batch_is_encoded_once_for_all_readers_of_a_format(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
-    original = SseEncoder._chunk_events
-    monkeypatch.setattr(SseEncoder, "_chunk_events", lambda self, chunks: (encoded.append(chunks.first), original(self, chunks))[1])
+    original = SseEncoder.encode_chunks
+    monkeypatch.setattr(SseEncoder, "encode_chunks", lambda self, chunks: (encoded.append(chunks.first), original(self, chunks))[1])
     document = await started(running)
     call = await running.pool.next_call()
     run = running.gateway.hub.get(document["run"])
