@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -361,3 +363,15 @@ async def test_a_strict_session_whose_worker_is_the_other_gateways_own_is_told_s
             assert (refused.status_code, refused.json()["type"]) == (409, "/problems/session-worker-unavailable")
         hinted = await first.post("/v1/tools/whoami/call?_session=s-strict", json={})
         assert hinted.json()["result"]["pid"] in a.workers()
+
+
+async def test_a_strict_session_does_not_take_a_workers_successor_for_it(pair: Pair) -> None:
+    """The log knows the worker by its name, which the process that replaces it has as well."""
+    b = pair.b
+    async with b.http() as client:
+        path = "/v1/tools/whoami/call?_pool=queueing&_session=s-lost&_affinity=strict_queue"
+        home = (await client.post(path, json={})).json()["result"]["pid"]
+        os.kill(home, signal.SIGKILL)
+        await until(lambda: home not in b.workers() and b.is_ready(), "another worker")
+        lost = await client.post(path, json={})
+        assert (lost.status_code, lost.json()["type"]) == (409, "/problems/session-worker-unavailable")
