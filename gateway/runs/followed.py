@@ -66,6 +66,7 @@ class FollowedRun(RunSource):
         self.following: Following | None = None
         self._follower = follower
         self._status: Status | None = None
+        self._was_seen_waiting = False
         # How the run ended, as far as this copy or one before it has heard.
         self._last_end: Ended | None = None
         self._note_worker()
@@ -104,7 +105,7 @@ class FollowedRun(RunSource):
         """See RunSource; the first one begins the copy."""
         self._follow()
         reader = super().subscribe(wake, options)
-        if self._status is not None and self.state == "queued":
+        if self._was_seen_waiting and self._status is not None:
             reader.note(self._status)
         return reader
 
@@ -146,8 +147,9 @@ class FollowedRun(RunSource):
         self._shed(before_bytes)
 
     def on_status(self, status: Status) -> None:
-        # As for the owner's readers: that it runs is news only to who saw it wait.
-        is_news = status.state == "queued" or self._status is not None
+        # As for the owner's readers: that it waits is news only while it does, and that it runs to who saw it wait.
+        is_news = self.record.state == "queued" if status.state == "queued" else self._was_seen_waiting
+        self._was_seen_waiting = status.state == "queued" and is_news
         self._status = status
         self.worker_id = status.details.get("worker", self.worker_id)
         if is_news:
@@ -187,6 +189,7 @@ class FollowedRun(RunSource):
         """Begin the copy, where there is none."""
         if not self.is_needed:
             self.ended = self._status = None
+            self._was_seen_waiting = False
             self.log = self._new_log()
             self._follower.follow(self)
 

@@ -172,6 +172,8 @@ class Run(RunSource):
         if isinstance(granted, Ticket):
             self._ticket = granted
             self._was_queued = True
+            if self.recorder is not None:
+                self.recorder.status(self._queued(granted.position, granted.depth))
         else:
             self.on_lease(granted)
 

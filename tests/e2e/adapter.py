@@ -61,6 +61,13 @@ class JournalAdapter(BaseAdapter):
         for number in range(1, count + 1):
             yield {"stream": tag, "n": number}
 
+    @tool(description="Count up to a number, not too fast", supports_streaming=True)
+    async def paced(self, tag: str, count: int, interval_ms: float = 5):
+        self.begin(tag)
+        for number in range(1, count + 1):
+            yield {"n": number}
+            await asyncio.sleep(interval_ms / 1000)
+
     @tool(description="Count for ever", supports_streaming=True)
     def endless(self, tag: str, interval_ms: float = 5):
         self.begin(tag)

@@ -69,7 +69,9 @@ async def start(gateway: Served, tool: str, headers: dict[str, str] | None = Non
 
 async def state(gateway: Served, run: str) -> dict[str, Any]:
     async with gateway.http() as client:
-        document: dict[str, Any] = (await client.get(f"/v1/runs/{run}")).json()
+        answer = await client.get(f"/v1/runs/{run}")
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
         return document
 
 

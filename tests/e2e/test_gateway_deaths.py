@@ -197,6 +197,27 @@ async def test_without_the_log_running_streams_go_on_and_new_runs_are_refused(pa
     assert b.journal("refused") == a.journal("refused") == []
 
 
+async def test_a_log_that_stood_still_is_caught_up_with_and_nothing_is_missing(pair: Pair, valkey: Valkey, tag: str) -> None:
+    a, b = pair
+    run = await start(b, "held", tag=tag, count=2000, gate=1001)
+    events: list[Any] = []
+    following = asyncio.create_task(follow(a, run, events))
+    await until(lambda: sum(event.event == "message" for event in events) == 1000, "half of it")
+    async with valkey.paused():
+        b.open_gate(tag, 1001)
+        await until(lambda: "done" in b.journal(tag), "the tool to go on")
+        refused = await asyncio.gather(*(gateway.http().post("/v1/tools/whoami/call", json={}) for gateway in pair))
+        assert {(answer.status_code, answer.json()["type"]) for answer in refused} == {(503, "/problems/log-unavailable")}
+        assert (await state(b, run))["state"] == "ok"
+        assert not following.done()
+    await asyncio.wait_for(following, 30)
+    numbers = [int(event.id.rpartition(".")[2]) for event in events if event.event == "message"]
+    assert (numbers, events[-1].json()["status"]) == (list(range(1, 2001)), "ok")
+    for gateway in pair:
+        await until(lambda g=gateway: g.client.get("/readyz").json()["status"] == "ready", "the log to be back")
+    assert (await ended(a, await start(b, "numbered", tag=f"{tag}-again", count=1)))["state"] == "ok"
+
+
 async def test_followers_of_a_run_see_a_gap_where_the_log_lost_something(pair: Pair, valkey: Valkey, tag: str) -> None:
     a, b = pair
     run = await start(b, "held", tag=tag, count=1000, gate=501)

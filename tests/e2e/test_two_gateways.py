@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.harness import JOURNAL_ADAPTER, read_sse, until
+from tests.e2e.harness import JOURNAL_ADAPTER, events_of, read_sse, until
 from tests.e2e.pair import Pair, chunk_events, ended, first_chunk, paired, start, state
 from tests.e2e.socketclient import joined
 from tests.valkey import Valkey
 
 STREAM = "/v1/tools/gated/stream"
-# A pool that takes one call and lets nobody wait.
+# Pools that take one call at a time; the first one lets nobody wait.
 NARROW = f"""
 [[pools]]
 name = "narrow"
@@ -22,6 +25,12 @@ adapter = "{JOURNAL_ADAPTER}"
 size = 1
 concurrency = 1
 queue_limit = 0
+
+[[pools]]
+name = "queueing"
+adapter = "{JOURNAL_ADAPTER}"
+size = 1
+concurrency = 1
 """
 
 
@@ -113,6 +122,74 @@ async def test_who_begins_at_the_owner_goes_on_at_the_other_gateway(pair: Pair, 
     assert (story.start["resumed"], story.start["from"]) == (True, 3)
     assert b.journal(tag) == ["start", "done", "finally", "cleanup"]
     assert a.journal(tag) == []
+
+
+@pytest.mark.parametrize(("tool", "more"), [("numbered", ""), ("paced", "&interval_ms=1")])
+async def test_a_reader_that_hops_between_gateways_gets_each_chunk_once(pair: Pair, tag: str, tool: str, more: str) -> None:
+    """From the owner to the other one and back: a place that one of them gave is good at both, though the log lags by a moment."""
+    count = 20_000 if tool == "numbered" else 400
+    url = f"/v1/tools/{tool}/stream?tag={tag}&count={count}{more}&_on_disconnect=grace:30s"
+    seen: list[int] = []
+    last: dict[str, str] = {}
+    kinds = set()
+    for gateway in itertools.cycle((pair.b, pair.a)):
+        async with gateway.http() as client, client.stream("GET", url, headers=last) as response:
+            async for event in events_of(response):
+                kinds.add(event.event)
+                if event.event == "message":
+                    seen.append(int(event.id.rpartition(".")[2]))
+                    last = {"Last-Event-ID": event.id}
+                    if seen[-1] % (count // 20) == 0:
+                        break
+            else:
+                break
+    assert seen == list(range(1, count + 1))
+    assert "gap" not in kinds
+    assert pair.b.journal(tag).count("start") == 1
+    assert pair.a.journal(tag) == []
+
+
+async def test_a_run_that_waits_says_so_on_both(pair: Pair, tag: str) -> None:
+    a, b = pair
+    blocker = await start(b, "gated", query="?_pool=queueing", tag=f"{tag}-blocker", chunks=2)
+    run = await start(b, "numbered", query="?_pool=queueing", tag=tag, count=1)
+    assert (await state(a, run))["state"] == "queued"
+    async with a.http() as client, client.stream("GET", f"/v1/runs/{run}/events") as response:
+        events = events_of(response)
+        assert [(await anext(events)).event for _ in range(1)] == ["start"]
+        status = await anext(events)
+        assert (status.event, status.json()["state"], status.json()["position"]) == ("status", "queued", 1)
+        b.open_gate(f"{tag}-blocker", 2)
+        rest = [(event.event, event.json()) async for event in events]
+    assert [kind for kind, _ in rest] == ["status", "message", "end"]
+    assert (rest[0][1]["state"], rest[-1][1]["status"]) == ("running", "ok")
+    await ended(a, blocker)
+
+
+async def test_a_waiting_run_is_cancelled_at_the_other_gateway(pair: Pair, tag: str) -> None:
+    a, b = pair
+    blocker = await start(b, "gated", query="?_pool=queueing", tag=f"{tag}-blocker", chunks=2)
+    run = await start(b, "numbered", query="?_pool=queueing", tag=tag, count=1)
+    async with a.http() as client:
+        assert (await client.delete(f"/v1/runs/{run}")).json()["state"] == "cancelled"
+        assert (await client.delete(f"/v1/runs/{blocker}")).json()["state"] == "cancelled"
+    assert b.journal(tag) == []
+
+
+async def test_pages_of_the_list_lead_through_all_gateways_runs(pair: Pair, tag: str) -> None:
+    runs = [await start(gateway, "whoami") for gateway in (*pair, *pair, pair.b)]
+    for gateway in pair:
+        found: list[str] = []
+        following = "/v1/runs?limit=2&tool=whoami"
+        while following:
+            page = gateway.client.get(following).json()
+            found += [each["run"] for each in page["runs"]]
+            following = page["next"]
+        assert found[:5] == runs[::-1]
+        assert len(found) == len(set(found))
+    async with pair.a.http() as client:
+        wrong = await client.get("/v1/runs?cursor=nonsense")
+        assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (400, "cursor")
 
 
 async def test_unknown_runs_and_ends_are_what_they_are_on_one_gateway(pair: Pair, tag: str) -> None:
@@ -286,3 +363,15 @@ async def test_a_strict_session_whose_worker_is_the_other_gateways_own_is_told_s
             assert (refused.status_code, refused.json()["type"]) == (409, "/problems/session-worker-unavailable")
         hinted = await first.post("/v1/tools/whoami/call?_session=s-strict", json={})
         assert hinted.json()["result"]["pid"] in a.workers()
+
+
+async def test_a_strict_session_does_not_take_a_workers_successor_for_it(pair: Pair) -> None:
+    """The log knows the worker by its name, which the process that replaces it has as well."""
+    b = pair.b
+    async with b.http() as client:
+        path = "/v1/tools/whoami/call?_pool=queueing&_session=s-lost&_affinity=strict_queue"
+        home = (await client.post(path, json={})).json()["result"]["pid"]
+        os.kill(home, signal.SIGKILL)
+        await until(lambda: home not in b.workers() and b.is_ready(), "another worker")
+        lost = await client.post(path, json={})
+        assert (lost.status_code, lost.json()["type"]) == (409, "/problems/session-worker-unavailable")

@@ -67,7 +67,7 @@ async def test_cancel_of_a_queued_run_ends_it(running: Running) -> None:
     running.pool.busy = True
     request = asyncio.ensure_future(running.client.get(COUNT))
     ticket = await running.pool.next_ticket()
-    run = (await running.gateway.hub.page(limit=1))[0][0].id
+    (run,) = [each.id for each in (await running.gateway.hub.page(limit=1))[0]]
     await running.client.delete(f"/v1/runs/{run}")
     problem(await within(request), 499, "cancelled")
     assert ticket.cancelled.is_set()

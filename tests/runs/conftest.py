@@ -9,6 +9,7 @@ import pytest
 
 from gateway.call import ToolCall
 from gateway.events import Chunks, Ended, Event
+from gateway.runlog.base import RunRecorder
 from gateway.runs.policy import Deadlines, OnDisconnect, ReaderOptions, RunPolicy
 from gateway.runs.run import Run, RunLimits
 from gateway.runs.subscription import Subscription
@@ -121,9 +122,16 @@ StartRun = Callable[..., Run]
 def start(clock: Clock, pool: FakePool, owner: Owner) -> StartRun:
     """Start a run of `count`; keywords are the deadlines, and `timeout_s`."""
 
-    def start(*, timeout_s: float = 60.0, limits: RunLimits | None = None, on_disconnect: str = "cancel", **deadlines: float) -> Run:
+    def start(
+        *,
+        timeout_s: float = 60.0,
+        limits: RunLimits | None = None,
+        on_disconnect: str = "cancel",
+        recorder: RunRecorder | None = None,
+        **deadlines: float,
+    ) -> Run:
         policy = RunPolicy(OnDisconnect.parse("_on_disconnect", on_disconnect, limit_s=3600), Deadlines(**deadlines))
-        run = Run(RUN_ID, ToolCall("count", {"count": 3}, timeout_s), policy, limits or RunLimits(), owner)
+        run = Run(RUN_ID, ToolCall("count", {"count": 3}, timeout_s), policy, limits or RunLimits(), owner, recorder=recorder)
         run.start(pool)  # type: ignore[arg-type]
         return run
 

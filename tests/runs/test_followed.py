@@ -223,6 +223,16 @@ def test_statuses_are_shown_to_those_who_saw_it_wait(follower: FakeFollower) -> 
     assert Reader(run).all()[1:] == []
 
 
+def test_a_wait_that_is_history_is_not_shown(follower: FakeFollower) -> None:
+    run = make(follower, state="running", chunks=1)
+    reader = Reader(run, after=1)
+    run.on_status(queued(1))
+    run.on_status(RUNNING)
+    run.on_batch(batch(1, 2))
+    assert [type(event) for event in reader.all()] == [Started, Chunks]
+    assert run.state == "running"
+
+
 def test_a_run_that_never_waited_shows_no_status(follower: FakeFollower) -> None:
     run = make(follower)
     reader = Reader(run)

@@ -16,8 +16,8 @@ class Recorder:
 
 def test_recorder_hears_everything_in_order(start: StartRun, pool: FakePool) -> None:
     pool.busy = True
-    run = start(on_disconnect="continue")
-    run.recorder = recorder = Recorder()
+    recorder = Recorder()
+    run = start(on_disconnect="continue", recorder=recorder)
     run.on_position(1, 2)
     pool.tickets[0].grant()
     pool.calls[0].send(1, 2)
@@ -25,6 +25,7 @@ def test_recorder_hears_everything_in_order(start: StartRun, pool: FakePool) -> 
     pool.calls[0].end()
     run.cancel(Cause.CLIENT)
     assert recorder.heard == [
+        Status("queued", {"position": 1, "depth": 1, "pool": "default"}),
         Status("queued", {"position": 1, "depth": 2, "pool": "default"}),
         Status("running", {"worker": "w-1", "pool": "default", "attempt": 1}),
         run.log.read(1),
