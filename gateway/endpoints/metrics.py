@@ -14,7 +14,7 @@ def router(metrics: Metrics) -> APIRouter:
     routes = APIRouter(tags=["operations"])
 
     async def scrape(request: Request) -> Response:
-        body, media_type = metrics.scrape(request.headers.get("accept"))
+        body, media_type = await metrics.scrape(request.headers.get("accept"))
         return Response(body, headers={"Content-Type": media_type, "Cache-Control": "no-store", "Vary": "Accept"})
 
     routes.add_api_route("/metrics", scrape, methods=["GET"], **METRICS)

@@ -53,6 +53,13 @@ class Histogram:
         """How many values there were."""
         return sum(self.counts)
 
+    def copy(self) -> Histogram:
+        """Return one with the same numbers, which changes no more."""
+        copied = Histogram(self.bounds)
+        copied.counts = self.counts[:]
+        copied.sum = self.sum
+        return copied
+
     def observe(self, value: float) -> None:
         """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
@@ -77,6 +84,15 @@ class ToolTally:
         self.duration = Histogram(RUN_BOUNDS_S)
         # The tool's silence between two batches.
         self.gap = Histogram(WAIT_BOUNDS_S)
+
+    def copy(self) -> ToolTally:
+        """Return one with the same numbers, which changes no more."""
+        copied = ToolTally(self.tool, self.pool)
+        copied.started, copied.chunks, copied.chunk_bytes = self.started, self.chunks, self.chunk_bytes
+        copied.ended = dict(self.ended)
+        copied.queue, copied.first_chunk = self.queue.copy(), self.first_chunk.copy()
+        copied.duration, copied.gap = self.duration.copy(), self.gap.copy()
+        return copied
 
     def run_ended(self, outcome: str, duration_s: float) -> None:
         """Count an end."""

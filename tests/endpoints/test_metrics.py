@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from prometheus_client.metrics_core import Metric
@@ -15,10 +17,17 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from gateway.app import Gateway, create_app
+from gateway.bridge.server import BridgeServer
+from gateway.bridge.service import BridgeService
+from gateway.call import ToolCall
 from gateway.endpoints.gauges import Gauges
 from gateway.errors import GatewayError
-from gateway.runs.policy import Cause
+from gateway.events import Chunks
+from gateway.rpc import snakepit_bridge_pb2 as pb
+from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
+from gateway.runs.policy import Cause, Overflow, ReaderOptions
 from gateway.settings import ServerSettings, Settings
+from gateway.telemetry.metrics import Metrics, RunTotals
 from tests.conftest import Running, Serve, until
 from tests.endpoints.conftest import NDJSON, SSE, raw
 from tests.endpoints.test_websocket import joined
@@ -181,6 +190,43 @@ async def test_gaps_that_readers_are_told_are_counted(serve: Serve) -> None:
         assert now.by("gateway_gap_chunks_total", "reason") == {"evicted": 90}
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_grpc_callers_are_readers(running: Running, streaming: bool) -> None:
+    bridge = BridgeServer(BridgeService(running.gateway.hub, running.gateway.sessions), "127.0.0.1:0")
+    await bridge.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{bridge.port}") as channel:
+        stub: Any = pb_grpc.BridgeServiceStub(channel)
+        await stub.InitializeSession(pb.InitializeSessionRequest(session_id="s"))
+        asked = pb.ExecuteToolRequest(session_id="s", tool_name="opaque")
+        answer = stub.ExecuteStreamingTool(asked) if streaming else stub.ExecuteTool(asked)
+        waiting = asyncio.ensure_future(answer.read() if streaming else answer)
+        call = await running.pool.next_call()
+        await until(lambda: running.gateway.hub.get(call.run_id).readers)
+        now = await scrape(running)
+        assert now.by("gateway_readers", "format") == {"grpc": 1}
+        call.send(1)
+        call.end()
+        await waiting
+    await bridge.stop(0)
+
+
+async def test_a_reader_that_is_moved_on_is_told_a_gap(running: Running) -> None:
+    running.pool.busy = True
+    hub = running.gateway.hub
+    run = hub.open(ToolCall("count", {}, 60.0))
+    reader = run.subscribe(lambda: None, ReaderOptions(overflow=Overflow.LATEST, lag_bytes=1000))
+    running.pool.tickets[0].grant()
+    for number in range(100):
+        running.pool.calls[0].send(number)
+    seen = 0
+    while (event := reader.take()) is not None:
+        seen += len(event.payloads) if isinstance(event, Chunks) else 0
+    assert 0 < seen < 100
+    now = await scrape(running)
+    assert now.by("gateway_gaps_total", "reason") == {"slow_consumer": 1}
+    assert now.by("gateway_gap_chunks_total", "reason") == {"slow_consumer": 100 - seen}
+
+
 async def test_what_the_budget_takes_back_is_counted(serve: Serve) -> None:
     async with serve(runlog={"limit_bytes": 100_000}) as running:
         running.pool.script = lambda call: [call.send("x" * 1000) for _ in range(200)]
@@ -256,6 +302,38 @@ async def test_openmetrics_for_who_asks_for_it(running: Running) -> None:
     assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert response.text.endswith("# EOF\n")
     assert "gateway_runs_open" in {family.name for family in parse_openmetrics(response.text)}
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
+async def test_many_tools_are_written_in_steps_of_one_moment(running: Running, accept: str) -> None:
+    tally = running.gateway.tally
+    assert tally is not None
+    for number in range(100):
+        tally.tool(f"tool-{number}", "default").started = 1
+    steps = 0
+
+    def go_on() -> None:
+        # The world turns while the text is made.
+        nonlocal steps
+        steps += 1
+        for tool in tally.tools:
+            tool.started += 1
+            tool.run_ended("ok", 1.0)
+        if steps < 1000 and not scraping.done():
+            asyncio.get_running_loop().call_soon(go_on)
+
+    metrics = Metrics(version="1", transport="lane", collectors=[RunTotals(tally)])
+    scraping = asyncio.ensure_future(metrics.scrape(accept))
+    await asyncio.sleep(0)
+    go_on()
+    body, _ = await scraping
+    families = list((parse_openmetrics if "openmetrics" in accept else parse)(body.decode()))
+    assert len({family.name for family in families}) == len(families)
+    samples = [sample for family in families for sample in family.samples if sample.labels.get("tool", "").startswith("tool-")]
+    assert {sample.value for sample in samples if sample.name == "gateway_runs_started_total"} == {1.0}
+    assert {sample.value for sample in samples if sample.name != "gateway_runs_started_total"} == {0.0}
+    assert sum(sample.name == "gateway_run_duration_seconds_count" for sample in samples) == 100
+    assert steps > 50
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/html", "text/plain;version=1.x", "application/openmetrics-text;version=old", "é", ",;=,"])
