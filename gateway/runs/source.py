@@ -120,6 +120,8 @@ class RunSource:
 
     def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
         """Return a new reader; `wake` is not called before that."""
+        # Or it would pin, from its place on, what another one has just taken and nobody needs any more.
+        self.log.trim()
         # A reader that begins live is told so as one that comes back is: its first event has no id to come back to the start by.
         after = self.chunks if options.live else options.after
         cursor = 1 if after is None else self._cursor_after(after)

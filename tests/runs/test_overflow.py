@@ -169,3 +169,14 @@ def test_live_begins_with_what_comes(start: StartRun, pool: FakePool) -> None:
     assert live.take() is None
     pool.calls[0].send(3)
     assert live.payloads() == [b"3"]
+
+
+def test_who_comes_pins_no_more_than_the_ring_and_what_others_have_yet_to_take(start: StartRun, pool: FakePool) -> None:
+    run = start(limits=RunLimits(log_chunks=16))
+    first = Reader(run, lag_bytes=10**6)
+    for number in range(40):
+        pool.calls[0].send(number)
+    assert run.log.next - run.log.first == 40
+    first.all()
+    Reader(run)
+    assert run.log.next - run.log.first == 16

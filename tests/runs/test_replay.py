@@ -110,8 +110,7 @@ class Visits:
             assert all(self.truth[number - 1] == payload for number, payload in visitor.seen.items())
         log = self.run.log
         assert log.next - 1 == len(self.truth)
-        # The ring, the batch that shows that it is full, what was on its way then; and the oldest batch is kept whole.
-        assert log.next - log.first <= LIMITS.log_chunks + 4 * (WINDOW_BATCHES + 1) + 3
+        assert log.next - log.first <= LIMITS.log_chunks + 4 * (WINDOW_BATCHES + 1)
 
     def _present(self) -> list[Visitor]:
         return [visitor for visitor in self.visitors if visitor.subscription is not None]
