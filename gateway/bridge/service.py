@@ -9,6 +9,7 @@ tools of the catalogue need no registration, and runs queue like everyone else's
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -54,14 +55,22 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
     async def InitializeSession(self, request: pb.InitializeSessionRequest, context: Context) -> pb.InitializeSessionResponse:
         """Begin a session, or go on with it; idempotent."""
         try:
-            self._sessions.use(request.session_id, dict(request.metadata))
+            session = self._sessions.use(request.session_id, dict(request.metadata))
         except GatewayError:
             await context.abort(grpc.StatusCode.INTERNAL, "invalid_id")
+        if (others := self._hub.others) is not None:
+            try:
+                await others.touch_session(session.id, session.metadata)
+            except GatewayError as error:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, error.detail)
         return pb.InitializeSessionResponse(success=True)
 
     async def CleanupSession(self, request: pb.CleanupSessionRequest, context: Context) -> pb.CleanupSessionResponse:
         """End a session; always a success."""
         self._sessions.end(request.session_id)
+        if (others := self._hub.others) is not None:
+            with contextlib.suppress(GatewayError):  # it expires there, too
+                await others.end_session(request.session_id)
         return pb.CleanupSessionResponse(success=True, resources_cleaned=1)
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
@@ -74,12 +83,12 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
         """Say whether the session is known, and keep it alive."""
-        session = self._sessions.get(request.session_id, touch=True)
+        session = await self._known(request.session_id, touch=True)
         return pb.HeartbeatResponse(server_time=_now(), session_valid=session is not None)
 
     async def RegisterTools(self, request: pb.RegisterToolsRequest, context: Context) -> pb.RegisterToolsResponse:
         """Register tools for a session: all or none."""
-        session = self._sessions.get(request.session_id, touch=True)
+        session = await self._known(request.session_id, touch=True)
         if session is None:
             return pb.RegisterToolsResponse(success=False, error_message="not_found")
         return registration.register(session, request)
@@ -96,7 +105,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         """Execute a unary tool. As in Snakepit a failure is OK with `success` false; the code is in the metadata."""
         began = time.monotonic()
         try:
-            if self._sessions.get(request.session_id, touch=True) is None:
+            if await self._known(request.session_id, touch=True) is None:
                 raise GatewayError("session-not-found", "not_found")
             call = self._call(request, context, streaming=False)
             end, chunks = await self._collect(await self._hub.start(call, RunPolicy()))
@@ -144,9 +153,18 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         yield
 
     async def _session(self, session_id: str, context: Context, *, touch: bool = False) -> Session:
-        session = self._sessions.get(session_id, touch=touch)
+        session = await self._known(session_id, touch=touch)
         if session is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Session not found: {session_id}")
+        return session
+
+    async def _known(self, session_id: str, *, touch: bool = False) -> Session | None:
+        """Return a session that was begun here, or on another gateway of the same log; its registered tools are this gateway's alone."""
+        session = self._sessions.get(session_id, touch=touch)
+        if session is None and (others := self._hub.others) is not None:
+            with contextlib.suppress(GatewayError):
+                found = await others.find_session(session_id)
+                session = None if found is None else self._sessions.use(session_id, found[1])
         return session
 
     def _check_streams(self, session: Session, tool: str) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.harness import JOURNAL_ADAPTER, events_of, read_sse, until
+from gateway.rpc import snakepit_bridge_pb2 as pb
+from tests.e2e.harness import JOURNAL_ADAPTER, bridge, events_of, read_sse, until
 from tests.e2e.pair import Pair, chunk_events, ended, first_chunk, paired, start, state
 from tests.e2e.socketclient import joined
 from tests.valkey import Valkey
@@ -375,3 +376,12 @@ async def test_a_strict_session_does_not_take_a_workers_successor_for_it(pair: P
         await until(lambda: home not in b.workers() and b.is_ready(), "another worker")
         lost = await client.post(path, json={})
         assert (lost.status_code, lost.json()["type"]) == (409, "/problems/session-worker-unavailable")
+
+
+async def test_a_session_that_grpc_began_on_one_goes_on_at_the_other(pair: Pair) -> None:
+    async with bridge(pair.a) as first, bridge(pair.b) as second:
+        unknown = await second.Heartbeat(pb.HeartbeatRequest(session_id="s-grpc"))
+        await first.InitializeSession(pb.InitializeSessionRequest(session_id="s-grpc", metadata={"who": "me"}))
+        known = await second.GetSession(pb.GetSessionRequest(session_id="s-grpc"))
+        answer = await second.ExecuteTool(pb.ExecuteToolRequest(session_id="s-grpc", tool_name="whoami"))
+    assert (unknown.session_valid, dict(known.metadata), answer.success) == (False, {"who": "me"}, True)
