@@ -36,13 +36,22 @@ size = 2
 """
 
 
-@pytest.fixture(scope="session", params=["interpreted", "compiled"])
+BUILDS = ("interpreted", "compiled")
+
+
+def packages_of(build: str) -> Path | None:
+    """Return the folder of a build for `served`; skips the test where the compiled one isn't there."""
+    if build == "interpreted":
+        return None
+    if not COMPILED.is_dir():
+        pytest.skip("the compiled build is not there: make compiled (needs a C compiler)")
+    return COMPILED
+
+
+@pytest.fixture(scope="session", params=BUILDS)
 def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A gateway with the journal's tools (many at once in a worker) and the demo tools (one at once), from either build."""
-    packages = COMPILED if request.param == "compiled" else None
-    if packages is not None and not packages.is_dir():
-        pytest.skip("the compiled build is not there: make compiled (needs a C compiler)")
-    with served(tmp_path_factory.mktemp("gateway"), settings=SETTINGS, packages=packages) as gateway:
+    with served(tmp_path_factory.mktemp("gateway"), settings=SETTINGS, packages=packages_of(request.param)) as gateway:
         yield gateway
 
 

@@ -46,14 +46,19 @@ stop_timeout_s = 20
 
 
 @contextmanager
-def paired(valkey: Valkey, directory: Path, more: str = "", environment: Mapping[str, str] | None = None) -> Iterator[Pair]:
-    """Two gateways for the time of a block; those that are there at its end have to stop well."""
+def paired(
+    valkey: Valkey, directory: Path, more: str = "", environment: Mapping[str, str] | None = None, packages: Path | None = None
+) -> Iterator[Pair]:
+    """Two gateways for the time of a block; those that are there at its end have to stop well. `packages`: see `served`."""
     text = settings(valkey, f"pair{next(_prefixes)}", more)
     folders = [directory / name for name in "ab"]
     for folder in folders:
         folder.mkdir()
     with ExitStack() as stack:
-        a, b = (stack.enter_context(served(folder, settings=text, environment=environment, ready=False)) for folder in folders)
+        a, b = (
+            stack.enter_context(served(folder, settings=text, environment=environment, ready=False, packages=packages))
+            for folder in folders
+        )
         wait_for(a.is_ready, "the first gateway's workers")
         wait_for(b.is_ready, "the second gateway's workers")
         yield Pair(a, b)

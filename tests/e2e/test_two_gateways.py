@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.rpc import snakepit_bridge_pb2 as pb
+from tests.e2e.conftest import BUILDS, packages_of
 from tests.e2e.harness import JOURNAL_ADAPTER, bridge, events_of, read_sse, until
 from tests.e2e.pair import Pair, chunk_events, ended, first_chunk, paired, start, state
 from tests.e2e.socketclient import joined
@@ -35,10 +36,11 @@ concurrency = 1
 """
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+@pytest.fixture(scope="module", params=BUILDS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    packages = packages_of(request.param)
     valkey = Valkey()
-    with paired(valkey, tmp_path_factory.mktemp("pair"), NARROW) as pair:
+    with paired(valkey, tmp_path_factory.mktemp("pair"), NARROW, packages=packages) as pair:
         yield pair
     valkey.close()
 
