@@ -178,9 +178,9 @@ class DirectExchange:
         lines = [b"%b: %b\r\n" % header for header in (*self._protocol.server_state.default_headers, *headers)]
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
-        # Held until the end of this turn of the loop: a short stream's end leaves with its beginning.
         if (responses := self._app.responses) is not None:
             responses.response_began(self._endpoint.route, 200)
+        # Held until the end of this turn of the loop: a short stream's end leaves with its beginning.
         self._head = b"".join((_STATUS_LINE, *lines, _CHUNKED % (len(body), body)))
         self._protocol.loop.call_soon(self._flush)
 

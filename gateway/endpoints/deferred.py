@@ -39,10 +39,8 @@ class DeferredResponse(Response):
         try:
             response = self._make(await self._ask())
         except GatewayError as error:
-            is_unknown = self._unknown is not None and error.problem in ("run-not-found", "run-expired")
-            response = (
-                self._unknown()
-                if self._unknown is not None and is_unknown
-                else problem_response(error, instance=scope["path"], debug=self._debug)
-            )
+            if self._unknown is not None and error.problem in ("run-not-found", "run-expired"):
+                response = self._unknown()
+            else:
+                response = problem_response(error, instance=scope["path"], debug=self._debug)
         await response(scope, receive, send)

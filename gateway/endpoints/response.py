@@ -124,6 +124,7 @@ class RunStream(EventSourceResponse):
         if self._reader.cut:
             self.close()
             exchange.abort()
+            return
         if self._blocked_since is not None:
             return
         try:

@@ -60,7 +60,7 @@ class SharedRuns:
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
-        """Keep the log and everything that is asked of it going until cancelled; then give the lease back."""
+        """Keep the log and everything that is asked of it going until cancelled; `leave` before that."""
         self.log.listen(lambda available: log.info("shared log", available=available))
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
