@@ -7,6 +7,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from gateway.caller import ANONYMOUS, Caller
+
 # The mapping that is empty, and stays so.
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -29,6 +31,7 @@ class ToolCall(NamedTuple):
     `arguments` holds JSON values; `binary` raw bytes that replace an argument of the same name. `timeout_s` is
     the budget of the whole run, queue included. `metadata` reaches the adapter as its session context's
     `request_metadata`. `pool` and `affinity` None: the tool's pool and that pool's own setting.
+    `caller` is who asked.
     """
 
     tool: str
@@ -40,3 +43,4 @@ class ToolCall(NamedTuple):
     affinity: Affinity | None = None
     metadata: Mapping[str, str] = NOTHING
     binary: Mapping[str, bytes] = NOTHING
+    caller: Caller = ANONYMOUS

@@ -130,7 +130,7 @@ class DirectExchange:
         scope["path"] = path
         scope["raw_path"] = raw_path
         scope["query_string"] = query
-        return cls(protocol, app, *found)
+        return cls(protocol, app, *found) if app.admits_now(scope) else None
 
     # The request, from the protocol.
 

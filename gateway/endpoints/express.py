@@ -3,20 +3,24 @@
 FastAPI's middleware, routing and dependency solving cost more than all the rest of a short stream. The endpoints
 are the same functions, and stay registered with FastAPI: they are documented there, and take that way as soon as
 the app has a middleware, which would otherwise not see them. Our own server (direct.py) asks `find` and `respond`
-even ahead of ASGI.
+even ahead of ASGI. Whether a request may come in is asked here too, for all of them: there is no way around this app.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastapi import FastAPI, Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.caller import SCOPE_KEY, Caller
 from gateway.endpoints.problem import respond
 from gateway.endpoints.requests import read_body
+from gateway.errors import GatewayError
 from gateway.telemetry.tally import OTHER, ResponseTally
 
 PREFIX = "/v1/tools/"
@@ -39,13 +43,33 @@ class Endpoint:
         return self.answer(request, tool, await read_body(request, limit_bytes=self.body_limit_bytes))
 
 
+class Admission(Protocol):
+    """Who says whether a request may come in at all, and who its caller is; asked when its headers are there."""
+
+    def admit_now(self, connection: HTTPConnection) -> Caller | None:
+        """Return the caller; None where that can't be said without a wait: ask `admit` then.
+
+        Raises:
+            GatewayError: the request is refused.
+        """
+
+    async def admit(self, connection: HTTPConnection) -> Caller:
+        """Return the caller.
+
+        Raises:
+            GatewayError: as `admit_now`.
+        """
+
+
 class ExpressApp(FastAPI):
     """FastAPI whose `/v1/tools/{tool}/<action>` routes are answered ahead of its router. `express`: action to endpoint.
 
-    `responses` counts the responses of all routes; None: nobody does.
+    `admission` is asked about every request, whatever its path; None: all come in, as ANONYMOUS. `responses` counts the
+    responses of all routes; None: nobody does.
     """
 
     express: Mapping[str, Endpoint] = {}
+    admission: Admission | None = None
     responses: ResponseTally | None = None
     # What an endpoint's exception becomes; the same as for all other routes.
     on_error: Callable[[Request, Exception], Response] = staticmethod(respond)
@@ -53,6 +77,8 @@ class ExpressApp(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
+        elif (refusal := await self._refusal(scope)) is not None:
+            await refusal(scope, receive, self._counted(send, lambda: OTHER))
         elif not scope["root_path"] and (found := self.find(scope["method"], scope["path"])) is not None:
             endpoint, tool = found
             send = self._counted(send, lambda: endpoint.route)
@@ -65,6 +91,29 @@ class ExpressApp(FastAPI):
         else:
             # FastAPI says in the scope which route it has found.
             await super().__call__(scope, receive, self._counted(send, lambda: getattr(scope.get("route"), "path", OTHER)))
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        """Return the answer to a request that may not come in; None to one that may, whose caller is in its scope then."""
+        if self.admission is None:
+            return None
+        request = Request(scope)
+        try:
+            scope[SCOPE_KEY] = self.admission.admit_now(request) or await self.admission.admit(request)
+        except Exception as error:
+            return self.on_error(request, error)
+        return None
+
+    def admits_now(self, scope: Scope) -> bool:
+        """Return whether a request may come in, and its caller is in its scope; False: ask the ASGI way, which may wait or refuse."""
+        if self.admission is None:
+            return True
+        try:
+            caller = self.admission.admit_now(HTTPConnection(scope))
+        except GatewayError:
+            return False
+        if caller is not None:
+            scope[SCOPE_KEY] = caller
+        return caller is not None
 
     def find(self, method: str, path: str) -> tuple[Endpoint, str] | None:
         """Return the endpoint for a path and the tool that it names; None for what goes the usual way."""
