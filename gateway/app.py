@@ -33,9 +33,10 @@ from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.runs.hub import Hub, HubLimits
+from gateway.runs.quotas import CallerLimits, QuotaLimits, Quotas
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
-from gateway.settings import PoolSettings, Settings, SettingsError
+from gateway.settings import CallerLimitSettings, LimitSettings, PoolSettings, Settings, SettingsError
 from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
 from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
@@ -74,6 +75,7 @@ class Gateway:
         )
         self.tally = RunTally() if server.metrics else None
         self.hub = Hub(self.catalog, self.pools, limits, self.tally)
+        self._limit_callers(settings.limits)
         self.shared = self._shared_runs(settings)
         self.hub.others = self.shared
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
@@ -153,6 +155,13 @@ class Gateway:
         except ValueError as exc:
             raise SettingsError(f"runlog.url: {exc}") from exc
 
+    def _limit_callers(self, settings: LimitSettings) -> None:
+        limits = quota_limits(settings)
+        if self.hub.quotas is not None:
+            self.hub.quotas.change(limits)
+        elif limits:
+            self.hub.quotas = Quotas(limits)
+
     async def _listen(self, bridge: BridgeServer) -> None:
         try:
             await bridge.start()
@@ -231,6 +240,19 @@ def pool_options(pool: PoolSettings) -> PoolOptions:
     """Return what a pool is told, from its settings."""
     values = pool.model_dump(exclude={"kind"})
     return PoolOptions(kind="local" if pool.adapter is not None else "addresses", **values)
+
+
+def quota_limits(limits: LimitSettings) -> QuotaLimits:
+    """Return what callers are allowed, from the settings: what a caller's own table doesn't say is as for everybody, 0 is no limit."""
+    callers = {name: _caller_limits(own, limits) for name, own in limits.callers.items()}
+    return QuotaLimits(_caller_limits(limits, limits), callers, limits.count_loopback)
+
+
+def _caller_limits(own: CallerLimitSettings, default: CallerLimitSettings) -> CallerLimits:
+    said = default.model_dump(include=set(CallerLimitSettings.model_fields)) | own.model_dump(
+        include=set(CallerLimitSettings.model_fields), exclude_none=True
+    )
+    return CallerLimits(**{name: value or None for name, value in said.items()})
 
 
 def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metrics:

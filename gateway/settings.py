@@ -115,6 +115,25 @@ class RunLogSettings(Section):
     kept_runs_limit: Count = 10_000
 
 
+class CallerLimitSettings(Section):
+    """What one caller may take; 0 for no limit, what isn't said is as for everybody.
+
+    `streams`: runs that are queued or running at once. The other two: within any minute.
+    """
+
+    streams: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    starts_per_minute: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    bytes_per_minute: Annotated[int, Field(ge=0)] | None = None
+
+
+class LimitSettings(CallerLimitSettings):
+    """`[limits]`: what every caller may take, and in `[limits.callers.NAME]` one whose id is that. By default there is no limit."""
+
+    callers: dict[str, CallerLimitSettings] = {}
+    # Whether anonymous callers on this machine are counted, too: all together. A proxy here speaks for everybody.
+    count_loopback: bool = False
+
+
 class LogSettings(Section):
     """`[log]`."""
 
@@ -175,6 +194,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     sessions: SessionSettings = SessionSettings()
     runlog: RunLogSettings = RunLogSettings()
+    limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     pools: tuple[PoolSettings, ...] = ()
     # How calls reach the workers.
@@ -253,6 +273,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "server": ServerSettings,
     "sessions": SessionSettings,
     "runlog": RunLogSettings,
+    "limits": LimitSettings,
     "log": LogSettings,
     "pools": PoolSettings,
 }
@@ -260,6 +281,8 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
 
 def _known_keys(path: list[str]) -> list[str]:
     model: type[BaseModel] = _SECTIONS.get(path[0], Settings) if path else Settings
+    if path[:2] == ["limits", "callers"]:
+        model = CallerLimitSettings
     return list(model.model_fields)
 
 

@@ -21,7 +21,7 @@ LEVELS = (
     {"workers", "runlog", "sessions", "auth"},
     {"transport"},
     {"codec", "telemetry"},
-    {"call", "caller", "events", "errors", "timers", "rpc"},
+    {"call", "caller", "events", "errors", "quota", "timers", "rpc"},
 )
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
 BOTTOM = LEVELS[-1]

@@ -32,10 +32,12 @@ from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 
 from gateway import timers
+from gateway.codec import ratelimit
 from gateway.endpoints.exchange import AsgiExchange, Exchange
 from gateway.endpoints.problem import problem_response
 from gateway.events import Chunks, Ended, Event
 from gateway.runs.policy import READ_ALL, ReaderOptions
+from gateway.runs.quotas import Account
 from gateway.runs.source import RunSource
 
 # The drain is the app's: on import sse-starlette has put itself in front of uvicorn's signal handler.
@@ -242,7 +244,12 @@ class RunStream(EventSourceResponse):
             *_STREAM_HEADERS,
             (b"content-location", f"/v1/runs/{self._run.id}/events".encode()),
             *([(b"server-timing", b", ".join(marks))] if marks else ()),
+            *(() if self._run.account is None else _limit_headers(self._run.account)),
         ]
+
+
+def _limit_headers(account: Account) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in ratelimit.fields(account.quotas()).items()]
 
 
 _STREAM_HEADERS = (

@@ -1,7 +1,8 @@
 """Where runs are opened, found and counted. The front doors' only way in.
 
 Owns every run that is open, and for a while those that have ended. Opening checks, in this order: the idempotency key,
-draining, the tool and its kind, the arguments, the number of open runs, then asks the tool's pool for a worker.
+draining, memory, the tool and its kind, the arguments, the number of open runs, the caller's limits, then asks the tool's pool
+for a worker.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gateway.runs.arguments import ArgumentChecker
 from gateway.runs.idempotency import Claim, IdempotencyKeys
 from gateway.runs.identity import is_run_id, new_run_id
 from gateway.runs.policy import Cause, RunPolicy, invalid_option
+from gateway.runs.quotas import Quotas
 from gateway.runs.registry import RunRegistry
 from gateway.runs.run import Run, RunLimits
 from gateway.runs.source import RunSource
@@ -92,6 +94,8 @@ class Hub:
         self._checkers: dict[tuple[str, str], tuple[Mapping[str, object], ArgumentChecker]] = {}
         # Set by who knows other gateways; None: this is the only one.
         self.others: OtherGateways | None = None
+        # What callers may take; None: as much as they like.
+        self.quotas: Quotas | None = None
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -175,7 +179,8 @@ class Hub:
 
         Raises:
             GatewayError: `idempotency-conflict`, `shutting-down`, `tool-not-found`, `pool-not-found`, `tool-not-streaming`,
-                `tool-streams`, `invalid-arguments`, `too-many-streams`, or what the pool refuses with. Nothing is left behind then.
+                `tool-streams`, `invalid-arguments`, `too-many-streams`, `quota-exceeded`,
+                `memory-pressure`, or what the pool refuses with. Nothing is left behind then.
         """
         try:
             return self._open(call, policy or RunPolicy(), claim, run_id, recorder)
@@ -194,6 +199,9 @@ class Hub:
         if self.open_runs >= self.limits.open_runs:
             detail = f"{self.open_runs} runs are open, the limit is {self.limits.open_runs}"
             raise GatewayError("too-many-streams", detail, retry_after_s=1)
+        account = None if self.quotas is None else self.quotas.account(call.caller)
+        if account is not None:
+            account.check_start()
         run = Run(
             run_id or new_run_id(),
             call,
@@ -213,6 +221,9 @@ class Hub:
             self._runs.discard(run)
             self._look_idle()
             raise
+        if account is not None and run.ended is None:
+            run.account = account
+            account.open_runs += 1
         if claim is not None:
             self._keys.keep(claim, run)
         return run
@@ -255,6 +266,8 @@ class Hub:
 
     def run_ended(self, run: Run) -> None:
         """Move a run to those that have ended."""
+        if run.account is not None:
+            run.account.open_runs -= 1
         self._runs.end(run)
         self._look_idle()
 
