@@ -22,6 +22,7 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
+from gateway.drain import Drain
 from gateway.endpoints import background, call, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
 from gateway.endpoints.duplex import SocketSettings
 from gateway.endpoints.express import ExpressApp
@@ -81,6 +82,7 @@ class Gateway:
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
+        self._drain = Drain(self)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -98,7 +100,10 @@ class Gateway:
                     self.bridge = BridgeServer(service, server.grpc_address)
                     await self._listen(self.bridge)
                 yield
-                await self._drain()
+                await self._drain.runs()
+                await self._drain.workers()
+                if self.shared is not None:
+                    await self.shared.leave()
             finally:
                 if self.bridge is not None:
                     await self.bridge.stop(0)
@@ -106,25 +111,8 @@ class Gateway:
                     keeper.cancel()
 
     async def drain_runs(self) -> None:
-        """Take no new runs, tell sockets to go away, and end the runs and sockets that are left when the drain's time is over."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.settings.server.drain_timeout_s
-        self.sockets.go_away()
-        if self.bridge is not None:
-            await self.bridge.drain()
-        await self.hub.drain(self.settings.server.drain_timeout_s)
-        if self.shared is not None:
-            await self.shared.drain(max(0.0, deadline - loop.time()))
-        await self.sockets.close(max(0.0, deadline - loop.time()))
-
-    async def _drain(self) -> None:
-        await self.drain_runs()
-        if self.bridge is not None:
-            await self.bridge.stop(1)
-        for pool in self.pools.values():
-            await pool.drain(self.settings.server.drain_timeout_s)
-        if self.shared is not None:
-            await self.shared.leave()
+        """Take no new runs, tell everybody to go, and end what is left when the drain's time is over: see Drain."""
+        await self._drain.runs()
 
     def _shared_runs(self, settings: Settings) -> SharedRuns | None:
         """Return what knows the other gateways; None where the log is in this process.

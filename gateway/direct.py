@@ -203,6 +203,11 @@ class DirectExchange:
     def hand_over(self, response: Response) -> None:
         self._answer(response, more_body=False)
 
+    def cut(self, farewell: bytes) -> None:
+        if self.writable:
+            self.write(farewell)
+        self.abort()
+
     def abort(self) -> None:
         self._head = b""
         self._end()

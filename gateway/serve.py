@@ -23,7 +23,10 @@ _log = structlog.get_logger("gateway")
 
 
 def run_server(settings: Settings) -> int:
-    """Serve until a signal; return the exit code: 0, 1 when an address can't be bound, 2 when the settings can't be used."""
+    """Serve until a signal; return the exit code: 0, 1 when an address can't be bound, 2 when the settings can't be used.
+
+    128 and the signal's number where a second signal has cut the drain short.
+    """
     logs.configure(settings.log.level, settings.log.format)
     try:
         sock = server.bind(settings.server.host, settings.server.port)
@@ -53,7 +56,8 @@ def run_server(settings: Settings) -> int:
         except SystemExit:
             # uvicorn's way to say that the app did not start; it has logged why.
             return 1
-    return 0
+    # As a shell says it of a program that a signal has ended: not all was told that there was to tell.
+    return 0 if http.forced_by is None else 128 + http.forced_by
 
 
 def openapi_document(settings: Settings) -> dict[str, Any]:

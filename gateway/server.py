@@ -21,6 +21,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 from websockets.protocol import State
 
 from gateway import timers
@@ -33,6 +34,12 @@ _log = structlog.get_logger("gateway.server")
 KEEPALIVE_IDLE_S = 30
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_PROBES = 3
+
+
+class ListenerState(ServerState):
+    """What the connections of one server share. `leaving`: the server drains, so no connection is kept for another request."""
+
+    leaving = False
 
 
 class LinkedHttp(HttpToolsProtocol):
@@ -76,6 +83,8 @@ class LinkedHttp(HttpToolsProtocol):
             self.cycle = cycle
         else:
             super().on_headers_complete()
+        if getattr(self.server_state, "leaving", False) and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """Do what the base does; its keep-alive time-out is made for every response, and nearly never needed."""
@@ -159,6 +168,9 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
+        self.server_state = self._listener = ListenerState()
+        # The second signal, where one has come.
+        self.forced_by: signal.Signals | None = None
         self._drain = drain
         self._signalled = asyncio.Event()
 
@@ -168,7 +180,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
         try:
             yield
         finally:
@@ -188,13 +200,23 @@ class Server(uvicorn.Server):
             self.should_exit = True
             await ticker
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: signal.Signals) -> None:
         if self._signalled.is_set():
             _log.warning("second signal: stopping at once")
+            self.forced_by = number
             self.should_exit = self.force_exit = True
         else:
-            _log.info("signal: draining")
+            _log.info("signal: draining", signal=number.name)
+            self._leave()
             self._signalled.set()
+
+    def _leave(self) -> None:
+        """Have each connection close behind its response, this one or the next: those who stayed would hold on to a gateway that goes."""
+        self._listener.leaving = True
+        for connection in self._listener.connections:
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                cycle.keep_alive = False
 
 
 def build(app: ASGIApp, *, drain: Callable[[], Awaitable[None]], frame_limit_bytes: int) -> Server:

@@ -76,6 +76,8 @@ class ServerSettings(Section):
     allowed_origins: tuple[str, ...] = ()
     # Keys of `_meta.<key>` that a request may set in its call's metadata.
     meta_keys: tuple[str, ...] = ()
+    # How long after a signal new runs still begin, while /readyz says 503 already: for those who route to hear of it.
+    drain_delay_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
     # How long a drain waits for open runs; about how long it tells WebSocket clients to wait before they connect again.
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     reconnect_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 2000

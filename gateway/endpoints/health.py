@@ -24,7 +24,7 @@ def router(hub: Hub) -> APIRouter:
 
     async def readyz() -> Response:
         reasons = {name: why for name, pool in hub.pools.items() if (why := pool.readiness())}
-        if hub.draining:
+        if hub.leaving:
             return JSONResponse({"status": "draining", "open_runs": hub.open_runs}, 503)
         # One pool without a worker must not take the others' traffic away.
         status = "ready" if not reasons else "degraded" if len(reasons) < len(hub.pools) else "not ready"

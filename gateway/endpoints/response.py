@@ -58,6 +58,9 @@ class Encoder(Protocol):
 
     def encode(self, event: Event) -> bytes: ...
 
+    def farewell(self) -> bytes:
+        """Return what is written where the stream is cut without an end."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamTiming:
@@ -124,8 +127,7 @@ class RunStream(EventSourceResponse):
         if exchange is None:
             return
         if self._reader.cut:
-            self.close()
-            exchange.abort()
+            self._cut(exchange)
             return
         if self._blocked_since is not None:
             return
@@ -138,6 +140,14 @@ class RunStream(EventSourceResponse):
             # A mistake of ours costs this response, not the run or whoever woke it.
             _log.exception("a response failed", run=self._run.id)
             self.close()
+            exchange.abort()
+
+    def _cut(self, exchange: Exchange) -> None:
+        """Close the connection without an end, so that the client may come back."""
+        self.close()
+        if self._held is None and (farewell := self._encoder.farewell()):
+            exchange.cut(farewell)
+        else:
             exchange.abort()
 
     def _unblock(self) -> None:

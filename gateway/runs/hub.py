@@ -8,6 +8,7 @@ for a worker.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -27,6 +28,9 @@ from gateway.runs.source import RunSource
 from gateway.telemetry.tally import OTHER, RunTally
 from gateway.workers.catalog import Catalog, Tool
 from gateway.workers.pool import Pool
+
+# About how long a client should wait for another gateway when this one shuts down.
+RETRY_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,8 @@ class Hub:
         self.others: OtherGateways | None = None
         # What callers may take; None: as much as they like.
         self.quotas: Quotas | None = None
+        # Whether those who route should send no more: from the first signal on, while runs may still begin for a moment.
+        self.leaving = False
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -194,7 +200,11 @@ class Hub:
         if claim is not None and (known := self._keys.find(claim)) is not None:
             return known
         if self._draining:
-            raise GatewayError("shutting-down", "The gateway takes no new runs; another one or a later try may", retry_after_s=5)
+            # Jittered, so that those who are refused now don't come back all at once.
+            retry_after_s = random.uniform(0.5, 1.5) * RETRY_AFTER_S
+            raise GatewayError(
+                "shutting-down", "The gateway takes no new runs; another one or a later try may", retry_after_s=retry_after_s
+            )
         tool = self.check(call)
         if self.open_runs >= self.limits.open_runs:
             detail = f"{self.open_runs} runs are open, the limit is {self.limits.open_runs}"
@@ -273,7 +283,7 @@ class Hub:
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new runs, wait for the open ones, and end those left after `deadline_s` as `shutdown`."""
-        self._draining = True
+        self.leaving = self._draining = True
         try:
             async with asyncio.timeout(deadline_s):
                 await self._idle.wait()
