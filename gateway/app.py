@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -33,11 +33,13 @@ from gateway.endpoints.requests import CallReader, RequestLimits
 from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
+from gateway.pools import Pools
 from gateway.runs.hub import Hub, HubLimits
 from gateway.runs.quotas import CallerLimits, QuotaLimits, Quotas
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
 from gateway.settings import CallerLimitSettings, LimitSettings, PoolSettings, Settings, SettingsError
+from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
 from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
@@ -61,10 +63,10 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._transport: Transport | None = None
-        configured = settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)
-        self.pool_options = [pool_options(pool) for pool in configured]
-        self.pools = {options.name: Pool(options, self._connect) for options in self.pool_options}
-        self.catalog = Catalog(list(self.pools.values()))
+        self.pool_options = configured_pools(settings)
+        self._pools = Pools(self.pool_options, lambda options: Pool(options, self._connect))
+        self.pools: Mapping[str, Pool] = self._pools.serving
+        self.catalog = Catalog(self.pools.values())
         server = settings.server
         runlog = settings.runlog
         limits = HubLimits(
@@ -83,6 +85,16 @@ class Gateway:
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
         self._drain = Drain(self)
+        # What takes a changed setting over at once, by the name of the setting or of its section; must not raise. The drain reads
+        # its times when it begins.
+        self.reloads: dict[str, Callable[[Settings], None]] = {
+            "limits": lambda settings: self._limit_callers(settings.limits),
+            "log.level": lambda settings: logs.set_level(settings.log.level),
+            "server.drain_delay_s": _nothing,
+            "server.drain_timeout_s": _nothing,
+        }
+        # What else runs in the root group, for as long as the gateway serves.
+        self.attendants: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -90,7 +102,8 @@ class Gateway:
         server = self.settings.server
         async with asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
-            keepers = [tasks.create_task(pool.run(), name=f"pool {name}") for name, pool in self.pools.items()]
+            keepers = [tasks.create_task(self._pools.run(), name="pools")]
+            keepers += [tasks.create_task(attendant()) for attendant in self.attendants]
             if self.shared is not None:
                 keepers.append(tasks.create_task(self.shared.run(), name="shared runs"))
                 await self.shared.greet()
@@ -113,6 +126,10 @@ class Gateway:
     async def drain_runs(self) -> None:
         """Take no new runs, tell everybody to go, and end what is left when the drain's time is over: see Drain."""
         await self._drain.runs()
+
+    async def change_pools(self, settings: Settings) -> None:
+        """Serve by the pools of other settings, and by new processes of those that stay: see Pools.change."""
+        await self._pools.change(configured_pools(settings))
 
     def _shared_runs(self, settings: Settings) -> SharedRuns | None:
         """Return what knows the other gateways; None where the log is in this process.
@@ -224,6 +241,11 @@ def demo_adapter() -> Path:
     return next(path for path in candidates if path.is_file())
 
 
+def configured_pools(settings: Settings) -> list[PoolOptions]:
+    """Return what the pools of the settings are told; without any, the demo tools' pool."""
+    return [pool_options(pool) for pool in settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)]
+
+
 def pool_options(pool: PoolSettings) -> PoolOptions:
     """Return what a pool is told, from its settings."""
     values = pool.model_dump(exclude={"kind"})
@@ -249,6 +271,10 @@ def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metr
     return Metrics(
         version=__version__, transport=gateway.settings.transport, collectors=[RunTotals(runs), state, ResponseTotals(responses)]
     )
+
+
+def _nothing(settings: Settings) -> None:
+    """Take over nothing: who needs the setting reads it anew."""
 
 
 def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:

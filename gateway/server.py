@@ -166,21 +166,25 @@ class LinkedWebSocket(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """uvicorn's server with our drain: the first signal drains and then stops, the second stops at once."""
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]], reload: Callable[[], None] | None = None) -> None:
         super().__init__(config)
         self.server_state = self._listener = ListenerState()
         # The second signal, where one has come.
         self.forced_by: signal.Signals | None = None
         self._drain = drain
+        self._reload = reload
         self._signalled = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT by the event loop: what they start is a coroutine."""
+        """Take SIGTERM, SIGINT and, where there is something to reload, SIGHUP by the event loop: what they start is a coroutine."""
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
+        signals = [signal.SIGTERM, signal.SIGINT]
         for number in signals:
             loop.add_signal_handler(number, self._on_signal, number)
+        if self._reload is not None:
+            signals.append(signal.SIGHUP)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             yield
         finally:
@@ -219,8 +223,11 @@ class Server(uvicorn.Server):
                 cycle.keep_alive = False
 
 
-def build(app: ASGIApp, *, drain: Callable[[], Awaitable[None]], frame_limit_bytes: int) -> Server:
-    """Return the server for an app. `drain` is awaited on the first signal, while requests are still answered."""
+def build(
+    app: ASGIApp, *, drain: Callable[[], Awaitable[None]], frame_limit_bytes: int, reload: Callable[[], None] | None = None
+) -> Server:
+    """Return the server for an app. `drain` is awaited on the first signal, while requests are still answered; `reload` is called
+    on SIGHUP."""
     config = uvicorn.Config(
         app,
         http=LinkedHttp,
@@ -237,7 +244,7 @@ def build(app: ASGIApp, *, drain: Callable[[], Awaitable[None]], frame_limit_byt
         # After our drain everything has ended; this is for what ignores that.
         timeout_graceful_shutdown=3,
     )
-    return Server(config, drain)
+    return Server(config, drain, reload)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -258,7 +258,10 @@ class SharedRuns:
         home = session.homes.get(pool_name)
         if home is None:
             return
-        pool = self._hub.pools[pool_name]
+        pool = self._hub.pools.get(pool_name)
+        if pool is None:
+            # Gone with a reload while the log was asked: the hub says so.
+            return
         if home.gateway == self.log.gateway_id or pool.kind == "addresses":
             pool.tie_session(call.session_id, home.worker)
         elif (call.affinity or pool.affinity) is not Affinity.HINT:
