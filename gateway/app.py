@@ -81,6 +81,10 @@ class Gateway:
         self._limit_callers(settings.limits)
         self.shared = self._shared_runs(settings)
         self.hub.others = self.shared
+        self.hub.memory.limit_bytes = server.memory_limit_bytes
+        if self.shared is not None:
+            shared_log = self.shared.log
+            self.hub.memory.sources["shared log's queue"] = lambda: shared_log.queued_bytes
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
@@ -90,6 +94,7 @@ class Gateway:
         self.reloads: dict[str, Callable[[Settings], None]] = {
             "limits": lambda settings: self._limit_callers(settings.limits),
             "log.level": lambda settings: logs.set_level(settings.log.level),
+            "server.memory_limit_bytes": lambda settings: self.hub.memory.change(settings.server.memory_limit_bytes),
             "server.drain_delay_s": _nothing,
             "server.drain_timeout_s": _nothing,
         }
@@ -103,6 +108,7 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
             keepers = [tasks.create_task(self._pools.run(), name="pools")]
+            self.hub.memory.start()
             keepers += [tasks.create_task(attendant()) for attendant in self.attendants]
             if self.shared is not None:
                 keepers.append(tasks.create_task(self.shared.run(), name="shared runs"))
@@ -118,6 +124,7 @@ class Gateway:
                 if self.shared is not None:
                     await self.shared.leave()
             finally:
+                self.hub.memory.stop()
                 if self.bridge is not None:
                     await self.bridge.stop(0)
                 for keeper in keepers:

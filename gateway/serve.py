@@ -53,6 +53,7 @@ def run_server(settings: Settings, load: Callable[[], Settings], *, watch: bool 
     if is_public(host):
         _log.warning("listening on a public address without authentication", host=host)
     http = server.build(app, drain=gateway.drain_runs, frame_limit_bytes=settings.server.socket_frame_limit_bytes, reload=reload.ask)
+    gateway.hub.memory.sources["connections"] = http.held_bytes
     _log.info("HTTP listens", url=f"http://{'localhost' if host == '127.0.0.1' else host}:{port}")
     # What is loaded by now stays: the collector need not look at it again. A request makes some hundred objects and
     # few cycles, so a look every 700 objects, the default, finds next to nothing; and what is kept of a run, for minutes,

@@ -204,6 +204,10 @@ class Server(uvicorn.Server):
             self.should_exit = True
             await ticker
 
+    def held_bytes(self) -> int:
+        """Return what is held for all connections: what slow ones have yet to take, and the parts of bodies that are being read."""
+        return sum(_held_bytes(connection) for connection in list(self._listener.connections))
+
     def _on_signal(self, number: signal.Signals) -> None:
         if self._signalled.is_set():
             _log.warning("second signal: stopping at once")
@@ -274,6 +278,16 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+def _held_bytes(connection: Any) -> int:
+    transport, cycle = connection.transport, getattr(connection, "cycle", None)
+    held: int = 0 if transport is None or transport.is_closing() else transport.get_write_buffer_size()
+    if isinstance(cycle, DirectExchange):
+        held += cycle.body_bytes
+    elif cycle is not None:
+        held += len(cycle.body)
+    return held
 
 
 def _keep_alive(transport: asyncio.Transport) -> None:

@@ -81,6 +81,9 @@ class ServerSettings(Section):
     # How long a drain waits for open runs; about how long it tells WebSocket clients to wait before they connect again.
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     reconnect_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 2000
+    # What runs' logs, slow connections, bodies and the shared log's queue may hold together; over it logs go, then new runs are
+    # refused, then the slowest readers are cut. By default only the bounds of each hold.
+    memory_limit_bytes: ByteCount | None = None
     # Whether there is GET /metrics, for Prometheus; without it nothing is counted.
     metrics: bool = True
     # Tracebacks of tools in problem documents.

@@ -173,7 +173,7 @@ def fake_tools(pool: str) -> dict[str, Tool]:
     return {tool.name: tool for tool in tools}
 
 
-@dataclass
+@dataclass(eq=False)
 class FakePool:
     """What a Pool is to runs/, endpoints/ and bridge/. `busy`: requests queue. `refusal`: they are refused at once."""
 

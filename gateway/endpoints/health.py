@@ -34,6 +34,10 @@ def router(hub: Hub) -> APIRouter:
             if not hub.others.available and status == "ready":
                 # Runs that go on and their readers are served; new runs are refused until it is back.
                 document["status"] = "degraded"
+        if hub.memory.refuses:
+            document["memory"] = "short"
+            if status == "ready":
+                document["status"] = "degraded"
         return JSONResponse(document, 503 if status == "not ready" else 200)
 
     async def pools() -> Response:

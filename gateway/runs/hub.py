@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from gateway.runs.arguments import ArgumentChecker
 from gateway.runs.idempotency import Claim, IdempotencyKeys
 from gateway.runs.identity import is_run_id, new_run_id
 from gateway.runs.policy import Cause, RunPolicy, invalid_option
+from gateway.runs.pressure import MemoryWatch
 from gateway.runs.quotas import Quotas
 from gateway.runs.registry import RunRegistry
 from gateway.runs.run import Run, RunLimits
@@ -92,6 +93,7 @@ class Hub:
         self.limits = limits
         self.tally = tally
         self.budget = MemoryBudget(limits.log_bytes)
+        self.memory = MemoryWatch(self.budget, self._read_runs)
         self._keys = IdempotencyKeys()
         self._runs = RunRegistry(kept_limit=limits.kept_runs, ttl_s=limits.ttl_s, on_forgotten=self._keys.forget)
         # One checker a tool, kept as long as the worker describes it by the same schema.
@@ -205,6 +207,8 @@ class Hub:
             raise GatewayError(
                 "shutting-down", "The gateway takes no new runs; another one or a later try may", retry_after_s=retry_after_s
             )
+        if self.memory.refuses:
+            raise self.memory.refusal()
         tool = self.check(call)
         if self.open_runs >= self.limits.open_runs:
             detail = f"{self.open_runs} runs are open, the limit is {self.limits.open_runs}"
@@ -305,6 +309,12 @@ class Hub:
         if self.tally is not None:
             is_known = any(call.tool in pool.tools for pool in self.pools.values())
             self.tally.run_refused(call.tool if is_known else OTHER, error.problem)
+
+    def _read_runs(self) -> Iterator[RunSource]:
+        """Yield the runs that somebody may read here, as they are now."""
+        yield from list(self._runs.known)
+        if self.others is not None:
+            yield from list(self.others.followed)
 
     def _look_idle(self) -> None:
         if not self._runs.open:
