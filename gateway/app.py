@@ -84,7 +84,7 @@ class Gateway:
         self.hub.memory.limit_bytes = server.memory_limit_bytes
         if self.shared is not None:
             shared_log = self.shared.log
-            self.hub.memory.sources["shared log's queue"] = lambda: shared_log.queued_bytes
+            self.hub.memory.sources["shared_log_queue"] = lambda: shared_log.queued_bytes
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None

@@ -49,8 +49,12 @@ class SourceWatch:
             return
         _log.info("watching", folders=[str(folder) for folder in folders])
         async with asyncio.TaskGroup() as tasks:
-            async for changes in awatch(*folders, watch_filter=PythonFilter(), step=SETTLE_MS, recursive=False):
-                self._reload(sorted({Path(path) for _, path in changes}), tasks)
+            try:
+                async for changes in awatch(*folders, watch_filter=PythonFilter(), step=SETTLE_MS, recursive=False):
+                    self._reload(sorted({Path(path) for _, path in changes}), tasks)
+            except (OSError, RuntimeError) as exc:
+                # No such folder, or no more watches: no reason to take the gateway down.
+                _log.error("can't watch", reason=str(exc))
 
     def _reload(self, files: list[Path], tasks: asyncio.TaskGroup) -> None:
         """Replace the workers of the pools that these files belong to."""

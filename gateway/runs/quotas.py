@@ -36,6 +36,8 @@ ACCOUNTS_LIMIT = 100_000
 # When a place among the open runs becomes free nobody knows.
 STREAMS_RETRY_S = 1.0
 _OTHERS = "others"
+# How the accounts of anonymous callers begin.
+_AT = f"{ANONYMOUS.id} at "
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ class Quotas:
         """Have other limits from now on; what was taken already counts."""
         self._limits = limits
         for account in self._accounts.values():
-            account.limits = limits.callers.get(account.name, limits.default)
+            account.limits = self._limits_of(account.name)
 
     def account(self, caller: Caller) -> Account | None:
         """Return a caller's account; None for one that is not limited."""
@@ -202,7 +204,7 @@ class Quotas:
             return None
         account = self._accounts.get(name)
         if account is None:
-            limits = self._limits.callers.get(name, self._limits.default)
+            limits = self._limits_of(name)
             if not limits:
                 return None
             if len(self._accounts) >= ACCOUNTS_LIMIT:
@@ -212,13 +214,17 @@ class Quotas:
                 self._timer = timers.running().call_later(WINDOW_S / SLOTS, self._turn)
         return account
 
+    def _limits_of(self, name: str) -> CallerLimits:
+        caller_id = ANONYMOUS.id if name.startswith(_AT) else name
+        return self._limits.callers.get(caller_id, self._limits.default)
+
     def _name(self, caller: Caller) -> str | None:
         if caller != ANONYMOUS:
             return caller.id
         network = None if caller.address is None else _network(caller.address)
         if network is None or network.startswith(("127.", "::/")):
             return ANONYMOUS.id if self._limits.counts_loopback else None
-        return f"address {network}"
+        return f"{_AT}{network}"
 
     def _turn(self) -> None:
         self._timer = None

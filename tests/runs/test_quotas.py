@@ -88,6 +88,14 @@ def test_a_callers_own_limits_go_before_everybodys(turning: Clock) -> None:
     assert account(book, Caller("carol")).limits.streams == 1
 
 
+def test_each_anonymous_caller_has_the_limits_of_their_table(turning: Clock) -> None:
+    book = Quotas(QuotaLimits(CallerLimits(streams=9), {"anonymous": CallerLimits(streams=1)}))
+    here = account(book, Caller(ANONYMOUS.id, "10.0.0.7"))
+    assert here.limits.streams == 1
+    book.change(QuotaLimits(CallerLimits(streams=9), {"anonymous": CallerLimits(streams=2)}))
+    assert here.limits.streams == 2
+
+
 def test_changed_limits_hold_for_what_was_taken_before(turning: Clock) -> None:
     book = Quotas(QuotaLimits(CallerLimits(streams=5)))
     alice = account(book)
