@@ -15,9 +15,10 @@ import ipaddress
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
+from weakref import WeakValueDictionary
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -81,14 +82,16 @@ class StartCounter(Protocol):
 class Account:
     """What one caller has taken. `sent_bytes` is added to by its runs' readers."""
 
-    __slots__ = ("_everywhere", "_marks", "_starts", "limits", "name", "open_runs", "sent_bytes")
+    __slots__ = ("__weakref__", "_everywhere", "_keep", "_marks", "_starts", "limits", "name", "open_runs", "sent_bytes")
 
-    def __init__(self, name: str, limits: CallerLimits, starts: MovingWindowRateLimiter) -> None:
+    def __init__(self, name: str, limits: CallerLimits, starts: MovingWindowRateLimiter, keep: Callable[[Account], None]) -> None:
+        """`keep` has its slots turned, until there is nothing to remember."""
         self.name = name
         self.limits = limits
         self.open_runs = 0
         self.sent_bytes = 0
         self._starts = starts
+        self._keep = keep
         # What is left of the starts on all gateways, until when; as of this one's last start.
         self._everywhere: tuple[int, float] | None = None
         # `sent_bytes` as it was at the beginnings of the last slots, oldest first.
@@ -129,11 +132,12 @@ class Account:
             self._refuse(quota, f"{limit} runs were started within a minute", quota.reset_s)
 
     def check_bytes(self) -> None:
-        """Return if more may be read.
+        """Return if more may be read; to be asked ahead of each reader.
 
         Raises:
             GatewayError: `quota-exceeded`.
         """
+        self._keep(self)
         limit = self.limits.bytes_per_minute
         if limit is not None and self.minute_bytes >= limit:
             quota = self._bytes(limit)
@@ -184,7 +188,9 @@ class Quotas:
 
     def __init__(self, limits: QuotaLimits) -> None:
         self._limits = limits
+        # Those whose slots turn; and all that anybody has, so that an ended run which is read again charges its caller's one.
         self._accounts: dict[str, Account] = {}
+        self._known: WeakValueDictionary[str, Account] = WeakValueDictionary()
         self._starts = MovingWindowRateLimiter(MemoryStorage())
         self._timer: timers.Timer | None = None
 
@@ -194,7 +200,7 @@ class Quotas:
     def change(self, limits: QuotaLimits) -> None:
         """Have other limits from now on; what was taken already counts."""
         self._limits = limits
-        for account in self._accounts.values():
+        for account in self._known.values():
             account.limits = self._limits_of(account.name)
 
     def account(self, caller: Caller) -> Account | None:
@@ -202,17 +208,21 @@ class Quotas:
         name = self._name(caller)
         if name is None:
             return None
-        account = self._accounts.get(name)
+        account = self._known.get(name)
         if account is None:
             limits = self._limits_of(name)
             if not limits:
                 return None
-            if len(self._accounts) >= ACCOUNTS_LIMIT:
+            if len(self._known) >= ACCOUNTS_LIMIT:
                 name, limits = _OTHERS, self._limits.default
-            account = self._accounts.setdefault(name, Account(name, limits, self._starts))
-            if self._timer is None:
-                self._timer = timers.running().call_later(WINDOW_S / SLOTS, self._turn)
+            account = self._known.setdefault(name, Account(name, limits, self._starts, self._keep))
+        self._keep(account)
         return account
+
+    def _keep(self, account: Account) -> None:
+        self._accounts[account.name] = account
+        if self._timer is None:
+            self._timer = timers.running().call_later(WINDOW_S / SLOTS, self._turn)
 
     def _limits_of(self, name: str) -> CallerLimits:
         caller_id = ANONYMOUS.id if name.startswith(_AT) else name

@@ -138,6 +138,18 @@ def test_accounts_with_nothing_to_remember_are_dropped_and_their_number_is_bound
     assert (len(book), turning.pending) == (0, [])
 
 
+def test_who_reads_an_ended_run_again_after_a_while_is_charged(turning: Clock) -> None:
+    book = Quotas(QuotaLimits(CallerLimits(bytes_per_minute=100)))
+    kept_by_a_run = account(book)
+    turning.advance(2 * WINDOW_S)
+    assert len(book) == 0
+    kept_by_a_run.check_bytes()
+    kept_by_a_run.sent_bytes += 100
+    refusal(account(book))
+    turning.advance(WINDOW_S + 1)
+    account(book).check_start()
+
+
 class Everywhere:
     """What all gateways have counted."""
 
