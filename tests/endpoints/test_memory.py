@@ -54,6 +54,7 @@ async def test_a_stalled_reader_is_cut_and_others_go_on(serve: Serve) -> None:
         other.send("still here")
         await reading.until(b"still here")
         assert run.ended is None
+        reading.cut()
 
 
 async def test_bodies_that_are_being_read_are_counted(serve: Serve) -> None:

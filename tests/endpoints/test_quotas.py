@@ -41,7 +41,8 @@ async def test_one_stream_too_many_is_429_and_says_what_is_allowed(serve: Serve)
         assert answer.headers["ratelimit"] == '"streams";r=0'
         head.cut()
         await until(lambda: running.open_runs() == 0)
-        assert (await stream_open(running)) is not None
+        (await stream_open(running)).cut()
+        await until(lambda: running.open_runs() == 0)
 
 
 @pytest.mark.parametrize("accept", [SSE, NDJSON, JSON])
@@ -88,6 +89,7 @@ async def test_bytes_over_the_limit_refuse_new_runs_and_new_readers_but_cut_nobo
         assert (await running.client.get(f"/v1/runs/{call.run_id}")).status_code == 200
         call.send("still here")
         await stream.until(b"still here")
+        stream.cut()
 
 
 async def test_a_socket_hears_it_as_an_error_and_goes_on(serve: Serve) -> None:
