@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import APIRouter, FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.endpoints import background, call, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints.clients import TrustedProxies
+from gateway.endpoints.cors import Cors
 from gateway.endpoints.duplex import SocketSettings
+from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.gauges import Gauges
+from gateway.endpoints.hosts import LOOPBACK_HOSTS, HostRule
 from gateway.endpoints.options import OptionLimits
 from gateway.endpoints.origin import OriginRule
 from gateway.endpoints.requests import CallReader, RequestLimits
@@ -35,7 +38,7 @@ from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.runs.hub import Hub, HubLimits
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
-from gateway.settings import PoolSettings, Settings, SettingsError
+from gateway.settings import PoolSettings, ServerSettings, Settings, SettingsError, is_public
 from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
 from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
@@ -199,6 +202,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     )
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
     app.express = {"stream": stream_tool, "call": call_tool}
+    app.exposure = exposure = _exposure(server)
     app.on_error = partial(problem.respond, debug=server.debug)
     routers: tuple[APIRouter, ...] = (
         stream.router(stream_tool),
@@ -208,7 +212,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         runs.router(gateway.hub, reader, responses),
         sessions.router(gateway.sessions, limits, gateway.hub),
         health.router(gateway.hub),
-        websocket.router(reader, socket_settings, OriginRule(server.allowed_origins), gateway.sockets),
+        websocket.router(reader, socket_settings, exposure, gateway.sockets),
     )
     if gateway.tally is not None:
         app.responses = ResponseTally()
@@ -216,8 +220,6 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     for router in routers:
         app.include_router(router)
     openapi.install(app, gateway.catalog.list)
-    if server.allowed_origins:
-        _allow_origins(app, server.allowed_origins)
     return app
 
 
@@ -241,12 +243,12 @@ def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metr
     )
 
 
-def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
-    # Starlette's CORSMiddleware is plain ASGI, so it hides no disconnect; it is not there when nobody asked for it.
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=list(origins),
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["*"],
-        expose_headers=["Content-Location", "Link", "Location", "Preference-Applied", "Retry-After", "Server-Timing"],
+def _exposure(server: ServerSettings) -> Exposure:
+    """Return to whom the server shows itself: on loopback only to those who call it by a name of loopback, unless more are named."""
+    hosts = server.allowed_hosts
+    if not is_public(server.host):
+        hosts = (*LOOPBACK_HOSTS, f"[{server.host}]" if ":" in server.host else server.host, *hosts)
+    origins = server.allowed_origins
+    return Exposure(
+        HostRule(hosts), OriginRule(origins), Cors(origins, credentials=server.allowed_credentials), TrustedProxies(server.trusted_proxies)
     )

@@ -101,6 +101,8 @@ PROBLEMS: Mapping[str, Problem] = {
     "body-too-large": Problem(Code.RESOURCE_EXHAUSTED, "The body is too large", 413, retryable=False),
     "query-too-long": Problem(Code.RESOURCE_EXHAUSTED, "The query string is too long", 414, retryable=False),
     "result-too-large": Problem(Code.RESOURCE_EXHAUSTED, "The result is too large for one JSON answer", 413, retryable=False),
+    "invalid-request": Problem(Code.INVALID_ARGUMENT, "The request is not valid HTTP"),
+    "host-not-allowed": Problem(Code.PERMISSION_DENIED, "The request is for a host that this server does not answer for", 421),
     "origin-not-allowed": Problem(Code.PERMISSION_DENIED, "The web page's origin is not allowed"),
     "route-not-found": Problem(Code.NOT_FOUND, "Nothing is served at this path"),
     "method-not-allowed": Problem(Code.UNIMPLEMENTED, "The method is not allowed at this path", 405),

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as ValueNotRead
 
 from gateway.call import Affinity
+from gateway.endpoints.hosts import parse_pattern
+from gateway.endpoints.origin import ANY, parse_origin
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -28,6 +30,18 @@ ByteCount = Annotated[int, Field(ge=1)]
 ENV_PREFIX = "GATEWAY_"
 # Variables of that prefix which are no settings: the client commands' own.
 OTHER_VARIABLES = frozenset({"GATEWAY_URL"})
+
+
+def _network(text: str) -> str:
+    """Return an address or network of the settings as it is.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as exc:
+        raise ValueError(f"{text!r} is neither an address nor a network such as 10.0.0.0/8: {exc}") from exc
 
 
 class SettingsError(Exception):
@@ -72,8 +86,14 @@ class ServerSettings(Section):
     sockets_limit: Count = 10_000
     socket_runs_limit: Count = 100
     socket_frame_limit_bytes: ByteCount = 1024 * 1024
-    # Web pages of other origins that may use the API: `https://app.example.com`, or `*`.
-    allowed_origins: tuple[str, ...] = ()
+    # Names by which we may be called: `gateway.example.com`, with `:port` or for all, `*.example.com`. On loopback its own names are
+    # among them; elsewhere none means all.
+    allowed_hosts: tuple[Annotated[str, AfterValidator(parse_pattern)], ...] = ()
+    # Web pages of other origins that may use the API: `https://app.example.com`, or `*`; and whether they may with cookies.
+    allowed_origins: tuple[Annotated[str, AfterValidator(parse_origin)], ...] = ()
+    allowed_credentials: bool = False
+    # Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses and networks.
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     # Keys of `_meta.<key>` that a request may set in its call's metadata.
     meta_keys: tuple[str, ...] = ()
     # How long a drain waits for open runs; about how long it tells WebSocket clients to wait before they connect again.
@@ -83,6 +103,14 @@ class ServerSettings(Section):
     metrics: bool = True
     # Tracebacks of tools in problem documents.
     debug: bool = False
+
+    @model_validator(mode="after")
+    def _credentials_are_for_somebody(self) -> ServerSettings:
+        if self.allowed_credentials and ANY in self.allowed_origins:
+            raise ValueError(
+                'allowed_credentials: with allowed_origins = ["*"] every page on the web could act as its visitor; name the origins'
+            )
+        return self
 
 
 class SessionSettings(Section):

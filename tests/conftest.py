@@ -299,7 +299,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
     ) -> AsyncIterator[Running]:
         fakes = dict(pools or {"default": FakePool()})
         monkeypatch.setattr("gateway.app.Pool", lambda options, connect: fakes[options.name])
-        values = {"grpc_address": "", "drain_timeout_s": 0.0, **options}
+        # Requests on bare connections call it `test`.
+        values = {"grpc_address": "", "drain_timeout_s": 0.0, "allowed_hosts": ("test",), **options}
         configured = tuple(PoolSettings(name=name, addresses=("unix:/nowhere",)) for name in fakes)
         kept = RunLogSettings(**(runlog or {}))
         gateway = Gateway(Settings(server=ServerSettings(**values), runlog=kept, pools=configured))
