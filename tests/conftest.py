@@ -305,7 +305,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         kept = RunLogSettings(**(runlog or {}))
         gateway = Gateway(Settings(server=ServerSettings(**values), runlog=kept, pools=configured))
         app = create_app(gateway=gateway)
-        http = server.build(app, drain=gateway.drain_runs, frame_limit_bytes=gateway.settings.server.socket_frame_limit_bytes)
+        tls = None if gateway.certificates is None else gateway.certificates.context
+        http = server.build(app, drain=gateway.drain_runs, limits=gateway.connection_limits, tls=tls)
         sock = server.bind("127.0.0.1", 0)
         port = sock.getsockname()[1]
         async with asyncio.TaskGroup() as tasks:
