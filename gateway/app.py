@@ -22,7 +22,7 @@ from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.certificates import Certificates, CertificatesNotUsable
-from gateway.endpoints import background, call, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints import background, call, docs, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
 from gateway.endpoints.clients import TrustedProxies
 from gateway.endpoints.cors import Cors
 from gateway.endpoints.duplex import SocketSettings
@@ -216,7 +216,9 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         async with gateway.run():
             yield
 
-    app = ExpressApp(title="Snakepit Gateway", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app = ExpressApp(
+        title="Snakepit Gateway", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None
+    )
     problem.install(app, debug=server.debug)
     options = OptionLimits(
         server.timeout_s, server.timeout_limit_s, frozenset(server.meta_keys), server.reader_lag_bytes, server.grace_limit_s
@@ -245,6 +247,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         runs.router(gateway.hub, reader, responses),
         sessions.router(gateway.sessions, limits, gateway.hub),
         health.router(gateway.hub),
+        docs.router(),
         websocket.router(reader, socket_settings, exposure, gateway.sockets),
     )
     if gateway.tally is not None:
