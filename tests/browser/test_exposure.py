@@ -113,7 +113,8 @@ async def test_the_docs_show_the_tools_under_their_own_policy(page: Page, gatewa
 async def test_our_own_page_s_beacon_cancels_though_it_names_no_referrer(page: Page, gateway: Served) -> None:
     await page.goto(f"{gateway.url}/docs")
     start = """fetch('/v1/tools/silent/runs',
-        {method: 'POST', body: '{"tag": "beacon-own"}', headers: {'content-type': 'application/json'}}).then(r => r.json()).then(state => state.run)"""
+        {method: 'POST', body: '{"tag": "beacon-own"}', headers: {'content-type': 'application/json'}}).then(r => r.json())
+        .then(state => state.run)"""
     run = await page.evaluate(start)
     await until(lambda: "start" in gateway.journal("beacon-own"), "the tool's start")
     assert await page.evaluate("run => navigator.sendBeacon(`/v1/runs/${run}/cancel`)", run)
