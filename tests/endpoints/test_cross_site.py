@@ -113,9 +113,9 @@ async def test_a_foreign_page_opens_no_socket(running: Running, path: str, heade
 
 def test_over_tls_pages_without_it_are_foreign() -> None:
     rule = OriginRule()
-    rule.check("https://gateway.example", None, b"gateway.example:443", secure=True, navigates=False)
+    rule.check("https://gateway.example", None, b"gateway.example", secure=True, navigates=False)
     with pytest.raises(GatewayError):
-        rule.check("http://gateway.example", None, b"gateway.example:443", secure=True, navigates=False)
+        rule.check("http://gateway.example", None, b"gateway.example", secure=True, navigates=False)
 
 
 @pytest.mark.parametrize(
