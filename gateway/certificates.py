@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 if TYPE_CHECKING:
     import grpc
@@ -32,6 +32,24 @@ class CertificatesNotUsable(Exception):
     """A file can't be read, or isn't what it should be; the text begins with the setting's name."""
 
 
+class FollowingContext(ssl.SSLContext):
+    """A listener's context, whose connections are made by the context of the moment.
+
+    A new certificate could be loaded into a context that listens, but no authority be taken from one.
+    """
+
+    current: ssl.SSLContext
+
+    def __new__(cls, current: ssl.SSLContext) -> Self:
+        context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+        context.current = current
+        return context
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """Do what the base does, which is all that asyncio and uvloop ask of a context for each connection."""
+        return self.current.wrap_bio(*args, **options)
+
+
 class Certificates:
     """A certificate with its chain, its key, and the authorities of the clients that are let in. All files are PEM.
 
@@ -46,7 +64,7 @@ class Certificates:
         self._key_file = key_file
         self._client_ca_file = client_ca_file
         self._prefix = prefix
-        self.context = self._loaded()
+        self.context = FollowingContext(self._loaded())
         self._read = self._contents()
         # Counts what was loaded: gRPC asks at each connection whether there is something new.
         self._generation = 0
@@ -54,16 +72,11 @@ class Certificates:
     def reload(self) -> None:
         """Read the files again; connections from now on see what they say. Those that are open stay.
 
-        An authority that `client_ca_file` names no longer is trusted by HTTP until the restart: OpenSSL has no way to take
-        one back from a context that listens.
-
         Raises:
             CertificatesNotUsable: nothing has changed then.
         """
-        self._loaded()
-        read = self._contents()
-        self._load(self.context)
-        self._read = read
+        loaded, read = self._loaded(), self._contents()
+        self.context.current, self._read = loaded, read
         self._generation += 1
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
@@ -91,10 +104,6 @@ class Certificates:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        self._load(context)
-        return context
-
-    def _load(self, context: ssl.SSLContext) -> None:
         self._contents()
         try:
             context.load_cert_chain(self._certificate_file, self._key_file, self._no_password)
@@ -111,6 +120,7 @@ class Certificates:
                     f"{self._prefix}_client_ca: {self._client_ca_file} has no certificates in PEM ({exc.reason})"
                 ) from exc
             context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
     def _contents(self) -> tuple[bytes, bytes, bytes | None]:
         """Return the certificate, the key and the authorities; None for the latter where clients aren't asked."""

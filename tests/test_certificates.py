@@ -127,7 +127,7 @@ def test_a_reload_that_fails_changes_nothing(authority: Authority, server: Signe
 
 
 def test_old_tls_is_not_spoken(server: Signed) -> None:
-    context = Certificates(server.cert, server.key).context
+    context = Certificates(server.cert, server.key).context.current
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 

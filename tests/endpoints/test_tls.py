@@ -171,3 +171,24 @@ async def test_a_reload_is_seen_by_new_connections(serve: Serve, authority: Auth
         authority.sign("localhost", "127.0.0.1", name="renewed")
         running.gateway.reload_certificates()
         assert await serial(running) != first
+
+
+async def test_clients_of_an_authority_that_was_replaced_are_not_let_in_any_more(
+    serve: Serve, authority: Authority, server: Signed, tmp_path: Path
+) -> None:
+    successor = Authority(tmp_path, "successor")
+    old, new = authority.sign("ann", name="old"), successor.sign("ann", name="new")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(authority.file.read_bytes())
+
+    async def is_let_in(shown: Signed) -> bool:
+        async with client(running, authority.client_context(shown)) as http:
+            with contextlib.suppress(httpx.TransportError, ssl.SSLError):
+                return (await http.get("/livez")).status_code == 200
+        return False
+
+    async with serve(tls_cert=server.cert, tls_key=server.key, tls_client_ca=trusted) as running:
+        assert (await is_let_in(old), await is_let_in(new)) == (True, False)
+        trusted.write_bytes(successor.file.read_bytes())
+        running.gateway.reload_certificates()
+        assert (await is_let_in(old), await is_let_in(new)) == (False, True)
