@@ -8,7 +8,7 @@ more, finishes what runs and waits there, and is stopped then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
@@ -40,13 +40,14 @@ class Pools:
                 for task in self._running.values():
                     task.cancel()
 
-    async def change(self, wanted: Sequence[PoolOptions]) -> None:
+    async def change(self, wanted: Sequence[PoolOptions], reconnected: Collection[str] = ()) -> None:
         """Serve by these pools, in this order.
 
         Local pools go on with new processes, even where nothing was changed: the adapter's code may have. A pool that is new, or becomes
         of another kind or of other addresses, begins to serve when it is ready; where the latter doesn't get ready, the old one stays.
+        `reconnected` are pools whose connections are made in another way.
         """
-        new = {options.name: self._make(options) for options in wanted if self._is_new(options)}
+        new = {options.name: self._make(options) for options in wanted if self._is_new(options, reconnected)}
         for pool in new.values():
             self._start(pool)
         for pool in new.values():
@@ -70,12 +71,12 @@ class Pools:
             for pool in gone:
                 self._tasks.create_task(self._retire(pool), name=f"end of pool {pool.name}")
 
-    def _is_new(self, options: PoolOptions) -> bool:
+    def _is_new(self, options: PoolOptions, reconnected: Collection[str]) -> bool:
         """Return whether these options want a pool in place of what serves under their name, if anything does."""
         old = self.serving.get(options.name)
         if old is None or old.kind != options.kind:
             return True
-        return options.kind == "addresses" and old.options != options
+        return options.kind == "addresses" and (old.options != options or options.name in reconnected)
 
     def _start(self, pool: Pool) -> None:
         assert self._tasks is not None, "pools start while these run"

@@ -58,11 +58,18 @@ class Reload:
             _log.error("not reloaded: the settings can't be used, nothing was changed", reason=str(exc))
             return
         changed = differences(gateway.settings, settings)
+        try:
+            gateway.reload_certificates()
+            # A coroutine: it begins below, once everything was found to be usable.
+            change_of_pools = gateway.change_pools(settings)
+        except SettingsError as exc:
+            _log.error("not reloaded: the settings can't be used, nothing was changed", reason=str(exc))
+            return
         gateway.settings = settings
         for name, apply in gateway.reloads.items():
             if any(is_part(setting, name) for setting in changed):
                 apply(settings)
-        await gateway.change_pools(settings)
+        await change_of_pools
         _log.info("reloaded", changed=[setting for setting in changed if self._can_reload(setting)])
         if stale := [setting for setting in differences(self._started_with, settings) if not self._can_reload(setting)]:
             _log.warning("needs a restart", settings=stale)
