@@ -80,11 +80,9 @@ class Gauges(Collector):
 
     def _memory(self) -> Iterator[Metric]:
         memory = self._hub.memory
-        if memory.limit_bytes is None:
-            return
         held = {(name,): value for name, value in memory.held().items()}
         yield gauges("gateway_memory_bytes", "What is held for runs and their readers.", ["part"], held)
-        yield gauge("gateway_memory_limit_bytes", "What may be held for them.", memory.limit_bytes)
+        yield gauge("gateway_memory_limit_bytes", "What may be held for them; 0 without a limit.", memory.limit_bytes or 0)
         shed = {("runs",): memory.refused, ("readers",): memory.cut}
         yield counter("gateway_memory_shed", "Runs that were refused and readers that were cut for want of memory.", ["what"], shed)
 
