@@ -7,6 +7,7 @@ runs are drained first, then the gRPC listener, the pools and the transports, ea
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -32,10 +33,12 @@ from gateway.endpoints.requests import CallReader, RequestLimits
 from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
+from gateway.endpoints.visit import AccessLog
 from gateway.runs.hub import Hub, HubLimits
+from gateway.runs.journal import RunLines
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
-from gateway.settings import PoolSettings, Settings, SettingsError
+from gateway.settings import PoolSettings, Settings, SettingsError, TracingSettings
 from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
 from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
@@ -45,8 +48,9 @@ from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
 
 if TYPE_CHECKING:
-    # Needs the extra `redis`.
+    # Need the extras `redis` and `otel`.
     from gateway.runs.shared import SharedRuns
+    from gateway.telemetry.tracing import Tracing
 
 _log = structlog.get_logger("gateway")
 
@@ -73,7 +77,9 @@ class Gateway:
             run=RunLimits(runlog.run_limit_bytes, runlog.plain_run_limit_bytes, runlog.run_limit_chunks, server.heartbeat_s),
         )
         self.tally = RunTally() if server.metrics else None
-        self.hub = Hub(self.catalog, self.pools, limits, self.tally)
+        self.tracing = _tracing(settings.tracing)
+        journal = RunLines(every=settings.log.runs == "all")
+        self.hub = Hub(self.catalog, self.pools, limits, self.tally, tracer=self.tracing, journal=journal)
         self.shared = self._shared_runs(settings)
         self.hub.others = self.shared
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
@@ -102,6 +108,8 @@ class Gateway:
                     await self.bridge.stop(0)
                 for keeper in keepers:
                     keeper.cancel()
+                if self.tracing is not None:
+                    await self.tracing.aclose()
 
     async def drain_runs(self) -> None:
         """Take no new runs, tell sockets to go away, and end the runs and sockets that are left when the drain's time is over."""
@@ -210,6 +218,8 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         health.router(gateway.hub),
         websocket.router(reader, socket_settings, OriginRule(server.allowed_origins), gateway.sockets),
     )
+    if gateway.settings.log.access:
+        app.access = AccessLog()
     if gateway.tally is not None:
         app.responses = ResponseTally()
         routers += (metrics.router(_metrics(gateway, gateway.tally, app.responses)),)
@@ -239,6 +249,29 @@ def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metr
     return Metrics(
         version=__version__, transport=gateway.settings.transport, collectors=[RunTotals(runs), state, ResponseTotals(responses)]
     )
+
+
+def _tracing(settings: TracingSettings) -> Tracing | None:
+    """Return what traces runs, None where nobody asks for that.
+
+    Raises:
+        SettingsError: the settings ask for it, and the packages for it are missing.
+    """
+    is_asked_for = settings.exporter == "otlp" or settings.endpoint is not None
+    variables = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    is_off = settings.exporter == "none" or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if is_off or not (is_asked_for or any(os.environ.get(name) for name in variables)):
+        return None
+    try:
+        from gateway.telemetry.tracing import Tracing, otlp
+    except ImportError as exc:
+        missing = f"tracing needs the extra `otel`: pip install 'snakepit-gateway[otel]' ({exc})"
+        if is_asked_for:
+            raise SettingsError(f"tracing: {missing}") from exc
+        # Such variables may be there for everything on a machine.
+        _log.warning("runs are not traced", reason=missing)
+        return None
+    return Tracing(otlp(settings.endpoint), version=__version__, service_name=settings.service_name, sample_ratio=settings.sample_ratio)
 
 
 def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:

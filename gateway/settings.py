@@ -120,6 +120,21 @@ class LogSettings(Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
+    # Which runs get a line when they end: all, or those that failed or ran out of time.
+    runs: Literal["errors", "all"] = "errors"
+    # A line on each request: never its query string.
+    access: bool = False
+
+
+class TracingSettings(Section):
+    """`[tracing]`: a span for each run (extra `otel`); what is not said here, the standard OTEL_… variables say."""
+
+    # `auto`: where there is an endpoint, here or in OTEL_EXPORTER_OTLP_ENDPOINT or …_TRACES_ENDPOINT.
+    exporter: Literal["auto", "otlp", "none"] = "auto"
+    # Where spans go, over OTLP/HTTP: a whole URL, such as http://localhost:4318/v1/traces.
+    endpoint: Annotated[str, Field(pattern=r"^https?://.")] | None = None
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    service_name: str | None = None
 
 
 class PoolSettings(Section):
@@ -176,6 +191,7 @@ class Settings(BaseSettings):
     sessions: SessionSettings = SessionSettings()
     runlog: RunLogSettings = RunLogSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     pools: tuple[PoolSettings, ...] = ()
     # How calls reach the workers.
     transport: Literal["lane", "grpcio"] = "lane"
@@ -254,6 +270,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "sessions": SessionSettings,
     "runlog": RunLogSettings,
     "log": LogSettings,
+    "tracing": TracingSettings,
     "pools": PoolSettings,
 }
 

@@ -25,6 +25,7 @@ from gateway.bridge import registration
 from gateway.bridge.reader import ChunkReader
 from gateway.call import ToolCall
 from gateway.codec import values
+from gateway.correlation import from_metadata
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import Chunks, Ended
 from gateway.rpc import snakepit_bridge_pb2 as pb
@@ -201,6 +202,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             streaming=streaming,
             session_id=request.session_id,
             metadata=metadata,
+            correlation=from_metadata(context.invocation_metadata() or (), request.metadata),
             binary={**raw, **request.binary_parameters},
         )
 

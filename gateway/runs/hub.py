@@ -74,17 +74,42 @@ class OtherGateways(Protocol):
     ) -> tuple[Sequence[RunSource], str | None]: ...
 
 
+class RunTracer(Protocol):
+    """Who traces runs (telemetry/tracing.py)."""
+
+    def begin(self, call: ToolCall) -> ToolCall:
+        """Return the call as part of a trace: its correlation is the trace's, and `trace` hears of the run unless it is not sampled."""
+
+
+class RunJournal(Protocol):
+    """Who writes a line on every run (journal.py)."""
+
+    def run_ended(self, run: Run) -> None:
+        """A run has ended."""
+
+
 class Hub:
     """The runs of this gateway, and the pools behind them (`pools`: name to pool, the first is the default).
 
-    `tally` counts what becomes of runs for the operator; None: nobody does.
+    `tally` counts what becomes of runs for the operator, `tracer` traces them, `journal` writes a line on each; None: nobody does.
     """
 
-    def __init__(self, catalog: Catalog, pools: Mapping[str, Pool], limits: HubLimits, tally: RunTally | None = None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        pools: Mapping[str, Pool],
+        limits: HubLimits,
+        tally: RunTally | None = None,
+        *,
+        tracer: RunTracer | None = None,
+        journal: RunJournal | None = None,
+    ) -> None:
         self.catalog = catalog
         self.pools = pools
         self.limits = limits
         self.tally = tally
+        self._tracer = tracer
+        self._journal = journal
         self.budget = MemoryBudget(limits.log_bytes)
         self._keys = IdempotencyKeys()
         self._runs = RunRegistry(kept_limit=limits.kept_runs, ttl_s=limits.ttl_s, on_forgotten=self._keys.forget)
@@ -194,6 +219,7 @@ class Hub:
         if self.open_runs >= self.limits.open_runs:
             detail = f"{self.open_runs} runs are open, the limit is {self.limits.open_runs}"
             raise GatewayError("too-many-streams", detail, retry_after_s=1)
+        call = self.traced(call)
         run = Run(
             run_id or new_run_id(),
             call,
@@ -209,7 +235,9 @@ class Hub:
         self._idle.clear()
         try:
             run.start(self.pools[tool.pool])
-        except GatewayError:
+        except GatewayError as error:
+            if call.trace is not None:
+                call.trace.refused(error)
             self._runs.discard(run)
             self._look_idle()
             raise
@@ -236,6 +264,10 @@ class Hub:
         self._check_arguments(tool, call)
         return tool
 
+    def traced(self, call: ToolCall) -> ToolCall:
+        """Return the call with the trace of its own that it has where runs are traced; one that has it already is left as it is."""
+        return call if self._tracer is None or call.trace is not None else self._tracer.begin(call)
+
     def find(self, run_id: str) -> Run | None:
         """Return a run that is open or was so lately, else None."""
         return self._runs.find(run_id)
@@ -257,6 +289,8 @@ class Hub:
         """Move a run to those that have ended."""
         self._runs.end(run)
         self._look_idle()
+        if self._journal is not None:
+            self._journal.run_ended(run)
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new runs, wait for the open ones, and end those left after `deadline_s` as `shutdown`."""

@@ -29,8 +29,7 @@ from gateway.runs.hub import Hub
 from gateway.runs.idempotency import Claim
 from gateway.runs.identity import new_run_id
 from gateway.runs.policy import Cause, RunPolicy
-from gateway.runs.run import details_of
-from gateway.runs.source import RunSource
+from gateway.runs.source import RunSource, start_details
 
 log = structlog.get_logger("gateway.runs")
 
@@ -117,6 +116,7 @@ class SharedRuns:
     async def _start(self, call: ToolCall, policy: RunPolicy, claim: Claim | None) -> RunSource:
         hub = self._hub
         tool = hub.check(call)
+        call = hub.traced(call)
         run_id = new_run_id()
         await self._go_home(call, tool.pool)
         record = RunRecord(
@@ -126,7 +126,7 @@ class SharedRuns:
             session=call.session_id,
             policy=str(policy.on_disconnect),
             kind="stream" if call.streaming else "unary",
-            details=details_of(run_id, call, policy, hub.limits.run),
+            details=start_details(run_id, call, policy, heartbeat_s=hub.limits.run.heartbeat_s),
         )
         shared_claim = None if claim is None else records.Claim(claim.key, claim.fingerprint.hex())
         registered = await self.log.register(record, shared_claim)
