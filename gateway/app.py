@@ -23,7 +23,7 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
-from gateway.endpoints import background, call, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints import admin, background, call, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
 from gateway.endpoints.duplex import SocketSettings
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.gauges import Gauges
@@ -80,6 +80,8 @@ class Gateway:
         self.tracing = _tracing(settings.tracing)
         journal = RunLines(every=settings.log.runs == "all")
         self.hub = Hub(self.catalog, self.pools, limits, self.tally, tracer=self.tracing, journal=journal)
+        for pool in self.pools.values():
+            pool.cause_of = self.hub.cause_of
         self.shared = self._shared_runs(settings)
         self.hub.others = self.shared
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
@@ -215,6 +217,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         background.router(reader, responses),
         runs.router(gateway.hub, reader, responses),
         sessions.router(gateway.sessions, limits, gateway.hub),
+        admin.router(gateway.hub),
         health.router(gateway.hub),
         websocket.router(reader, socket_settings, OriginRule(server.allowed_origins), gateway.sockets),
     )

@@ -47,3 +47,16 @@ class ToolCall(NamedTuple):
     caller: Caller = ANONYMOUS
     correlation: Correlation = UNCORRELATED
     trace: Trace | None = None
+
+    def bare(self) -> ToolCall:
+        """Return the call without what it carried: what is worth keeping of one that is over."""
+        return ToolCall(
+            self.tool,
+            NOTHING,
+            self.timeout_s,
+            self.streaming,
+            self.session_id,
+            self.pool,
+            caller=self.caller,
+            correlation=self.correlation,
+        )

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway import __version__, remote, settings
+from gateway import __version__, liveruns, remote, settings
 
 app = typer.Typer(name="gateway", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=__doc__)
 out = Console(soft_wrap=True, highlight=False)
@@ -107,8 +107,13 @@ def runs(
     tool: Annotated[str | None, typer.Option(help="Only runs of this tool.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="A run's state as JSON, a line each.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Everybody's open runs on this gateway, with their readers, until Ctrl-C.")] = False,
 ) -> None:
     """List the runs of a gateway, newest first."""
+    if live:
+        filters = {name: value for name, value in (("state", state), ("tool", tool)) if value is not None}
+        _remote(liveruns.show(lambda: remote.live_runs(url, filters=filters, limit=limit), out, as_json=as_json))
+        return
     listed = _remote(remote.runs(url, state=state, tool=tool, limit=limit))
     if as_json:
         for entry in listed:

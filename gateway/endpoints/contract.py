@@ -170,6 +170,19 @@ RUNS = _route(
         {"name": "tool", "in": "query", "required": False, "description": "Only runs of this tool.", "schema": {"type": "string"}},
     ],
 )
+ADMIN_RUNS = _route(
+    "List everybody's open runs on this gateway, newest first",
+    {"200": answer("A page of them", "LiveRunList"), **problems(400)},
+    parameters=[
+        {"name": "limit", "in": "query", "required": False, "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
+        {"name": "cursor", "in": "query", "required": False, "description": "From the page before.", "schema": {"type": "string"}},
+        {"name": "state", "in": "query", "required": False, "schema": {"enum": ["queued", "running"]}},
+        *(
+            {"name": name, "in": "query", "required": False, "description": f"Only runs of this {name}.", "schema": {"type": "string"}}
+            for name in ("tool", "pool", "caller")
+        ),
+    ],
+)
 RUN = _route("Look at a run", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
 RUN_RESULT = _route(
     "Get a run's result",

@@ -132,6 +132,11 @@ class Hub:
         return self._runs.known
 
     @property
+    def live_runs(self) -> Collection[Run]:
+        """Those that are queued or running here; not to be changed."""
+        return self._runs.open.values()
+
+    @property
     def draining(self) -> bool:
         """True once no new run is accepted."""
         return self._draining
@@ -291,6 +296,11 @@ class Hub:
         self._look_idle()
         if self._journal is not None:
             self._journal.run_ended(run)
+
+    def cause_of(self, run_id: str) -> str:
+        """Return why a run was ended, by a name of tally.CANCEL_CAUSES; OTHER for one that ended by itself, or is forgotten."""
+        run = self._runs.find(run_id)
+        return OTHER if run is None or run.cause is None else run.cause
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new runs, wait for the open ones, and end those left after `deadline_s` as `shutdown`."""

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Protocol
 
 from gateway import timers
-from gateway.call import NOTHING, ToolCall
+from gateway.call import ToolCall
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
 from gateway.runlog.base import RunRecorder
@@ -30,7 +30,7 @@ from gateway.runlog.memory import MemoryLog
 from gateway.runs.policy import READ_ALL, Cause, Leaving, ReaderOptions, RunPolicy
 from gateway.runs.source import RunSource, start_details
 from gateway.runs.stopwatch import Stopwatch
-from gateway.runs.subscription import Subscription
+from gateway.runs.subscription import KeptPlace, Subscription
 from gateway.telemetry.tally import RunTally, ToolTally
 from gateway.transport.base import StreamCall
 from gateway.workers.dispatch import Ticket
@@ -55,15 +55,6 @@ class RunLimits:
 
 # Causes that are no cancel.
 _ENDINGS = {Cause.SHUTDOWN: (Outcome.SHUTDOWN, "shutting-down"), Cause.FENCED: (Outcome.ERROR, "owner-lost")}
-
-
-@dataclass(slots=True, eq=False)
-class KeptPlace:
-    """The place of the last subscriber, kept while nobody reads and somebody may come back."""
-
-    cursor: int
-    taken_bytes: int
-    lag_bytes: int
 
 
 class RunOwner(Protocol):
@@ -154,6 +145,17 @@ class Run(RunSource):
         if self.ended is not None:
             return str(self.ended.outcome)
         return "queued" if self._upstream is None else "running"
+
+    @property
+    def paused(self) -> bool:
+        """Whether the worker is made to wait for a slow reader."""
+        return self._paused
+
+    @property
+    def silent_ms(self) -> int | None:
+        """How long ago the last chunk came; None before the first."""
+        at = self._watch.last_chunk_at
+        return None if at is None else int((self._timers.time() - at) * 1000)
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -360,10 +362,7 @@ class Run(RunSource):
         self._end_grace()
         self.log.end()
         # An ended run is known for a while; its arguments, which may be megabytes, are not needed for that.
-        call = self.call
-        self.call = ToolCall(
-            call.tool, NOTHING, call.timeout_s, call.streaming, call.session_id, call.pool, caller=call.caller, correlation=call.correlation
-        )
+        self.call = self.call.bare()
         if self.trace is not None:
             self.trace.ended(end, cause=self.cause, size_bytes=self.size_bytes)
             self.trace = None

@@ -1,7 +1,8 @@
 """What a worker process prints: a log line for each of its lines, and the last ones kept for error messages.
 
-What names a run in the runtime's way (` [r_…]`) is logged as that run's. A pipe's read end feeds it, so a worker can never block on a full pipe, and no task is needed. A line is cut
+A pipe's read end feeds it, so a worker can never block on a full pipe, and no task is needed. A line is cut
 at LINE_LIMIT_BYTES; of a flood, LINES_PER_S reach the log and the rest is counted there.
+A line that names a run as the runtime's own logging does, ` [r_…]: `, is logged as that run's.
 """
 
 from __future__ import annotations
