@@ -23,7 +23,7 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
-from gateway.endpoints import admin, background, call, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints import admin, background, call, health, metrics, openapi, probe, problem, runs, sessions, stream, tools, websocket
 from gateway.endpoints.duplex import SocketSettings
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.gauges import Gauges
@@ -221,6 +221,8 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         health.router(gateway.hub),
         websocket.router(reader, socket_settings, OriginRule(server.allowed_origins), gateway.sockets),
     )
+    if server.probes:
+        routers += (probe.router(body_limit_bytes=server.body_limit_bytes, heartbeat_s=server.heartbeat_s),)
     if gateway.settings.log.access:
         app.access = AccessLog()
     if gateway.tally is not None:

@@ -27,7 +27,7 @@ ByteCount = Annotated[int, Field(ge=1)]
 
 ENV_PREFIX = "GATEWAY_"
 # Variables of that prefix which are no settings: the client commands' own.
-OTHER_VARIABLES = frozenset({"GATEWAY_URL"})
+OTHER_VARIABLES = frozenset({"GATEWAY_URL", "GATEWAY_KEY"})
 
 
 class SettingsError(Exception):
@@ -81,6 +81,8 @@ class ServerSettings(Section):
     reconnect_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 2000
     # Whether there is GET /metrics, for Prometheus; without it nothing is counted.
     metrics: bool = True
+    # Whether `gateway doctor` can measure the path to here: streams of its own, at most 20 at once.
+    probes: bool = True
     # Tracebacks of tools in problem documents.
     debug: bool = False
 

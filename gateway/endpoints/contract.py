@@ -211,6 +211,20 @@ POOLS = _route("Look at the pools", {"200": answer("The pools", "PoolList"), **p
 LIVEZ = _route("Is the process alive?", {"200": answer("Yes", "Status"), **problems()})
 READYZ = _route("Can it serve?", {"200": answer("Yes", "Status"), "503": answer("No, and why", "Status"), **problems()})
 _TEXT = {"schema": {"type": "string"}}
+PROBE_STREAM = _route(
+    "Measure the path to here (gateway doctor)",
+    {"200": {"description": "Events that say when they were sent", "content": {"text/event-stream": _TEXT}}} | problems(400, 429),
+    parameters=[
+        {"name": name, "in": "query", "required": False, "schema": {"type": "integer", "minimum": least}}
+        for name, least in (("chunks", 0), ("interval_ms", 1), ("bytes", 0), ("silent_ms", 0), ("heartbeat_ms", 0))
+    ],
+)
+PROBE_STATE = _route("What became of a probe", {"200": answer("open, done or left", "ProbeState"), **problems(404)})
+PROBE_BODY = _route(
+    "Count the bytes of a body (gateway doctor)",
+    {"200": answer("How many came", "ProbeBody"), **problems(413)},
+    requestBody={"required": False, "content": {"application/octet-stream": {}}},
+)
 METRICS = _route(
     "The metrics, for Prometheus",
     {"200": {"description": "docs/metrics.md says what they are", "content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}}

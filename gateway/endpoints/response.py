@@ -241,13 +241,13 @@ class RunStream(EventSourceResponse):
             marks.append(b"first;dur=%d" % timing.first_chunk_ms)
         return [
             (b"content-type", self._encoder.media_type.encode() + b"; charset=utf-8"),
-            *_STREAM_HEADERS,
+            *STREAM_HEADERS,
             (b"content-location", f"/v1/runs/{self._run.id}/events".encode()),
             *([(b"server-timing", b", ".join(marks))] if marks else ()),
         ]
 
 
-_STREAM_HEADERS = (
+STREAM_HEADERS = (
     (b"cache-control", b"no-cache, no-transform"),
     # nginx: don't buffer. Incremental: the same wish as a standard (draft-ietf-httpbis-incremental).
     (b"x-accel-buffering", b"no"),

@@ -262,6 +262,20 @@ class Status(BaseModel):
     open_runs: int | None = None
 
 
+class ProbeState(BaseModel):
+    """What became of a probe, and after how long."""
+
+    probe: str
+    state: Annotated[str, Field(examples=["open", "done", "left"])]
+    after_ms: int | None
+
+
+class ProbeBody(BaseModel):
+    """How many bytes arrived."""
+
+    bytes: int
+
+
 class ProblemType(BaseModel):
     """What a problem type means."""
 
@@ -289,5 +303,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     SessionDescription,
     PoolList,
     Status,
+    ProbeState,
+    ProbeBody,
     ProblemType,
 )
