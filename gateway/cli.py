@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 no server, 130 interrupte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -130,6 +131,35 @@ def cancel(run: str, url: Url = DEFAULT_URL) -> None:
     """Cancel a run."""
     state = _remote(remote.cancel(url, run))
     typer.echo(state["state"])
+
+
+@app.command()
+def doctor(
+    url: Annotated[str, typer.Argument(envvar="GATEWAY_URL", help="The gateway, by the way that its clients take.")] = DEFAULT_URL,
+    key: Annotated[str | None, typer.Option(envvar="GATEWAY_KEY", help="A key or token, where the gateway wants one.")] = None,
+    idle: Annotated[float, typer.Option(min=1, max=600, help="Seconds to wait for a cut of a silent stream.")] = 20.0,
+    as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON; so they are in a pipe.")] = False,
+) -> None:
+    """Measure the path to a gateway, proxies included, and say what to change; exits 1 where streams don't work on it."""
+    from gateway import doctor as path
+
+    in_words = out.is_terminal and not as_json
+    try:
+        with err.status(f"measuring the path to {url}, about {idle + 3:.0f} s") if in_words else contextlib.nullcontext():
+            findings = asyncio.run(path.examine(url, key=key, idle_s=idle))
+    except ValueError as exc:
+        err.print(str(exc), style="red", markup=False)
+        raise typer.Exit(2) from exc
+    except path.NoGateway as exc:
+        err.print(f"no gateway answers: {exc}", style="red", markup=False)
+        raise typer.Exit(3) from exc
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if in_words:
+        out.print(path.as_table(url, findings))
+    else:
+        typer.echo(path.as_json(url, findings))
+    raise typer.Exit(int(any(finding.grade is path.Grade.PROBLEM for finding in findings)))
 
 
 @app.command()
