@@ -24,6 +24,8 @@ CORRELATION_HEADER: Final = "x-snakepit-correlation-id"
 SCOPE_KEY: Final = "gateway.correlation"
 TRACESTATE_LIMIT: Final = 512
 
+# Looked for in every request's headers, most of which are others.
+_TELLING: Final = frozenset((REQUEST_ID_HEADER, b"traceparent", b"tracestate"))
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:+/=@-]{1,128}")
 # Version 00 has exactly these four fields, a later one may have more behind them; ff is none.
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-[ -~]{0,200})?")
@@ -125,6 +127,8 @@ def _from_headers(headers: Sequence[tuple[bytes, bytes]]) -> Correlation:
     request_id = traceparent = None
     states: list[str] = []
     for name, value in headers:
+        if name not in _TELLING:
+            continue
         if name == REQUEST_ID_HEADER:
             request_id = value.decode("latin-1")
         elif name == b"traceparent":
