@@ -93,6 +93,7 @@ async def test_a_failed_runs_problem_says_both(either_way: Running, headers: dic
     response = await running.client.get(COUNT, headers={**headers, **MINE})
     document = response.json()
     assert (response.status_code, document["request_id"], document["trace_id"]) == (400, "mine-1", TRACE_ID)
+    assert response.text.count('"trace_id":') == 1
 
 
 async def test_a_failure_after_chunks_is_a_document_with_them_and_the_id(running: Running) -> None:
@@ -189,11 +190,14 @@ async def test_the_access_log_has_a_line_a_socket(serve: Serve) -> None:
                     pass
             with pytest.raises(websockets.InvalidStatus):
                 await websockets.connect(f"{running.ws_url}/v1/ws", origin="https://evil.example", proxy=None)
-            await until(lambda: len(lines(logs)) == 2)
-        done, refused = lines(logs)
+            with pytest.raises(websockets.InvalidStatus):
+                await websockets.connect(f"{running.ws_url}/v1/nothing", proxy=None)
+            await until(lambda: len(lines(logs)) == 3)
+        done, refused, nothing = lines(logs)
         assert (done["method"], done["status"], done["route"], done["request_id"]) == ("WEBSOCKET", 101, "/v1/tools/{tool}/ws", "mine-1")
         assert "bytes" not in done
         assert (refused["status"], refused["route"]) == (403, "/v1/ws")
+        assert (nothing["status"], nothing["route"]) == (403, "other")
 
 
 async def test_without_a_wish_there_is_no_access_log(running: Running) -> None:

@@ -40,3 +40,11 @@ async def test_bytes_that_are_not_text_do_not_stop_the_reading() -> None:
     reader = OutputReader("p-1", "p")
     reader.data_received(b"\xff\xfe\nnext\n")
     assert reader.tail[-1] == "next"
+
+
+async def test_a_line_of_a_runs_own_is_logged_as_that() -> None:
+    reader = OutputReader("p-1", "p")
+    run = "r_01K3ZQ4M5N6P7Q8R9S0T1V2W3X"
+    with capture_logs() as logs:
+        reader.data_received(f"2026-01-01 INFO tool [{run}]: at work\nprinted [r_x]: no\n".encode())
+    assert [(entry.get("run"), entry["pool"]) for entry in logs] == [(run, "p"), (None, "p")]
