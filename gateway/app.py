@@ -286,5 +286,5 @@ def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
-        expose_headers=["Content-Location", "Link", "Location", "Preference-Applied", "Retry-After", "Server-Timing"],
+        expose_headers=["Content-Location", "Link", "Location", "Preference-Applied", "Retry-After", "Server-Timing", "X-Request-Id"],
     )

@@ -83,15 +83,14 @@ class ExpressApp(FastAPI):
             await super().__call__(scope, receive, send)
             return
         visit = Visit(scope, send, self.responses, self.access)
-        # This task is the request's own, so what it logs is about the request.
         correlation = correlation_of(scope)
-        structlog.contextvars.bind_contextvars(request_id=correlation.request_id)
-        if correlation.trace_id is not None:
-            structlog.contextvars.bind_contextvars(trace_id=correlation.trace_id)
-        try:
-            await self._answer(scope, receive, visit)
-        finally:
-            visit.end()
+        names = {"request_id": correlation.request_id} | ({} if correlation.trace_id is None else {"trace_id": correlation.trace_id})
+        # What this task logs meanwhile is about the request.
+        with structlog.contextvars.bound_contextvars(**names):
+            try:
+                await self._answer(scope, receive, visit)
+            finally:
+                visit.end()
 
     async def _answer(self, scope: Scope, receive: Receive, visit: Visit) -> None:
         if scope["type"] == "websocket":

@@ -11,7 +11,9 @@ Standards: W3C Trace Context; OpenTelemetry's semantic conventions for the names
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import threading
 from collections.abc import Mapping
 from typing import Final
 
@@ -62,9 +64,21 @@ class Tracing:
         return call._replace(correlation=correlation, trace=RunSpan(span, call) if span.is_recording() else None)
 
     async def aclose(self) -> None:
-        """Export what is left, for at most SHUTDOWN_TIMEOUT_S, and stop."""
-        await asyncio.to_thread(self._provider.force_flush, int(SHUTDOWN_TIMEOUT_S * 1000))
-        await asyncio.to_thread(self._provider.shutdown)
+        """Export what is left, for at most SHUTDOWN_TIMEOUT_S, and stop; what a collector has not taken by then is lost."""
+        loop = asyncio.get_running_loop()
+        over = asyncio.Event()
+
+        def stop() -> None:
+            self._provider.shutdown()
+            # The loop may be gone by then.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(over.set)
+
+        # Not one of the loop's threads: the process would wait for it.
+        threading.Thread(target=stop, name="last spans", daemon=True).start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
+                await over.wait()
 
 
 class RunSpan:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -17,8 +19,9 @@ from gateway.errors import GatewayError
 from gateway.events import Gap
 from gateway.runs.policy import Cause, RunPolicy
 from gateway.runs.run import Run, RunLimits
+from gateway.telemetry import tracing as tracing_module
 from gateway.telemetry.tracing import NEWS_LIMIT, Tracing, otlp
-from tests.conftest import FakePool
+from tests.conftest import FakePool, until, within
 from tests.runs.conftest import RUN_ID, Clock, Owner, Reader, clock, owner, pool
 
 __all__ = ["clock", "owner", "pool"]
@@ -231,3 +234,23 @@ async def test_the_standard_variables_are_heard(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
     assert otlp(None)._endpoint == "http://collector:4318/v1/traces"  # type: ignore[attr-defined]
     assert otlp("http://other:1/x")._endpoint == "http://other:1/x"  # type: ignore[attr-defined]
+
+
+async def test_a_collector_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing_module, "SHUTDOWN_TIMEOUT_S", 0.05)
+    answered = threading.Event()
+
+    class Silent(InMemorySpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            answered.wait(20)
+            return super().export(spans)
+
+    exporter = Silent()
+    tracing = Tracing(exporter, version="1")
+    call = tracing.begin(CALL)
+    assert call.trace is not None
+    call.trace.refused(GatewayError("internal", "x"))
+    await within(tracing.aclose(), 5)
+    assert exporter.get_finished_spans() == ()
+    answered.set()
+    await until(exporter.get_finished_spans)
