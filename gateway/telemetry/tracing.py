@@ -137,6 +137,9 @@ class RunSpan:
         span.end()
 
     def refused(self, error: GatewayError) -> None:
+        if not self._span.is_recording():
+            # Whoever passes the error on may say so again.
+            return
         self._span.set_attribute("gateway.outcome", "refused")
         if error.http_status >= 500:
             self._fail(error)

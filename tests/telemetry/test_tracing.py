@@ -17,10 +17,12 @@ from gateway.caller import Caller
 from gateway.correlation import Correlation, is_traceparent
 from gateway.errors import GatewayError
 from gateway.events import Gap
+from gateway.runs.hub import Hub, HubLimits
 from gateway.runs.policy import Cause, RunPolicy
 from gateway.runs.run import Run, RunLimits
 from gateway.telemetry import tracing as tracing_module
 from gateway.telemetry.tracing import NEWS_LIMIT, Tracing, otlp
+from gateway.workers.catalog import Catalog
 from tests.conftest import FakePool, until, within
 from tests.runs.conftest import RUN_ID, Clock, Owner, Reader, clock, owner, pool
 
@@ -254,3 +256,26 @@ async def test_a_collector_that_never_answers_is_not_waited_for(monkeypatch: pyt
     assert exporter.get_finished_spans() == ()
     answered.set()
     await until(exporter.get_finished_spans)
+
+
+async def test_a_hub_traces_what_it_accepts_and_says_what_its_pool_refuses(traced: Traced, pool: FakePool) -> None:
+    hub = Hub(Catalog([pool]), {"default": pool}, HubLimits(), tracer=traced.tracing)  # type: ignore[list-item, dict-item]
+    run = hub.open(CALL)
+    (await pool.next_call()).end()
+    pool.refusal = GatewayError("pool-saturated", "full")
+    for _ in range(2):
+        with pytest.raises(GatewayError):
+            hub.open(CALL)
+    with pytest.raises(GatewayError):
+        hub.open(CALL._replace(tool="nobody"))
+    # As where there are other gateways: it is traced ahead of its opening, and only once.
+    ahead = hub.traced(CALL)
+    with pytest.raises(GatewayError) as refused:
+        hub.open(ahead)
+    assert ahead.trace is not None
+    ahead.trace.refused(refused.value)
+
+    spans = await traced.spans()
+    assert [dict(span.attributes or {})["gateway.outcome"] for span in spans] == ["ok", "refused", "refused", "refused"]
+    assert run.trace_id == TRACE_ID
+    assert hub.traced(ahead) is ahead
