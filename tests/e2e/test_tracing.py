@@ -14,6 +14,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from tests.e2e.conftest import BUILDS, packages_of
 from tests.e2e.harness import Served, wait_for
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -102,11 +103,13 @@ def attributes(span: Span) -> dict[str, Any]:
     return {entry.key: getattr(entry.value, str(entry.value.WhichOneof("value"))) for entry in span.attributes}
 
 
+@pytest.mark.parametrize("build", BUILDS)
 def test_a_trace_goes_from_the_client_to_the_tool_and_a_collector_sees_the_run(
-    serve: Callable[..., Served], tmp_path: Path, collector: tuple[Collector, str]
+    serve: Callable[..., Served], tmp_path: Path, collector: tuple[Collector, str], build: str
 ) -> None:
     received, endpoint = collector
-    gateway = serve(settings=settings(tmp_path, endpoint), environment={"OTEL_BSP_SCHEDULE_DELAY": "100"})
+    often = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
+    gateway = serve(settings=settings(tmp_path, endpoint), environment=often, packages=packages_of(build))
     parent = f"00-{TRACE_ID}-{PARENT_ID}-01"
     (chunk,) = stream(gateway, "spans", traceparent=parent, **{"X-Request-Id": "req-1"}).json()["chunks"]
     failed = stream(gateway, "fails").json()
