@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from gateway.correlation import correlation_of
 from gateway.endpoints.exchange import Headers
+from gateway.endpoints.exposure import ANSWER_HEADERS
 from gateway.endpoints.express import Endpoint, ExpressApp
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import body_too_large, is_declared_larger
@@ -184,7 +185,8 @@ class DirectExchange:
         return not self._protocol.flow.write_paused
 
     def begin(self, headers: Headers, body: bytes) -> None:
-        lines = [b"%b: %b\r\n" % header for header in (*self._protocol.server_state.default_headers, *headers)]
+        more: Headers = self._scope.get(ANSWER_HEADERS, ())
+        lines = [b"%b: %b\r\n" % header for header in (*self._protocol.server_state.default_headers, *headers, *more)]
         lines.append(b"x-request-id: %b\r\n" % correlation_of(self._scope).request_id.encode("ascii"))
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")

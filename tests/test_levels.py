@@ -15,7 +15,8 @@ PACKAGE = ROOT / "gateway"
 
 # From the top down; what stands on one line never imports its neighbours.
 LEVELS = (
-    {"cli", "app", "serve", "server", "direct", "settings", "remote", "doctor", "liveruns", "__main__", "__init__"},
+    {"cli", "app", "serve", "server", "direct", "guard", "peers", "patience", "certificates", "settings", "remote"}
+    | {"doctor", "liveruns", "__main__", "__init__"},
     {"endpoints", "bridge"},
     {"runs"},
     {"workers", "runlog", "sessions", "auth"},

@@ -3,7 +3,8 @@
 FastAPI's middleware, routing and dependency solving cost more than all the rest of a short stream. The endpoints
 are the same functions, and stay registered with FastAPI: they are documented there, and take that way as soon as
 the app has a middleware, which would otherwise not see them. Our own server (direct.py) asks `find` and `respond`
-even ahead of ASGI. Whether a request may come in is asked here too, for all of them: there is no way around this app.
+even ahead of ASGI. Whether a request may come in is asked here too, for all of them: there is no way around this app. What
+the server shows to whom (exposure.py) comes first, then who the caller is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.caller import SCOPE_KEY, Caller
 from gateway.correlation import correlation_of
-from gateway.endpoints.problem import respond
+from gateway.endpoints.exposure import Exposure
+from gateway.endpoints.problem import problem_response, respond
 from gateway.endpoints.requests import read_body
 from gateway.endpoints.visit import AccessLog, Visit
 from gateway.errors import GatewayError
@@ -67,11 +69,12 @@ class Admission(Protocol):
 class ExpressApp(FastAPI):
     """FastAPI whose `/v1/tools/{tool}/<action>` routes are answered ahead of its router. `express`: action to endpoint.
 
-    `admission` is asked about every request, whatever its path; None: all come in, as ANONYMOUS. `responses` counts the
-    responses of all routes, `access` writes a line on each; None: nobody does.
+    `exposure` and then `admission` are asked about every request, whatever its path; None: all come in, as ANONYMOUS. `responses`
+    counts the responses of all routes, `access` writes a line on each; None: nobody does.
     """
 
     express: Mapping[str, Endpoint] = {}
+    exposure: Exposure | None = None
     admission: Admission | None = None
     responses: ResponseTally | None = None
     access: AccessLog | None = None
@@ -111,7 +114,14 @@ class ExpressApp(FastAPI):
             await super().__call__(scope, receive, visit)
 
     async def _refusal(self, scope: Scope) -> Response | None:
-        """Return the answer to a request that may not come in; None to one that may, whose caller is in its scope then."""
+        """Return the answer to a request that comes no further; None to one that does, whose caller is in its scope then."""
+        if self.exposure is not None:
+            try:
+                preflight = self.exposure.check(scope)
+            except GatewayError as error:
+                return problem_response(error, instance=scope["path"])
+            if preflight is not None:
+                return preflight
         if self.admission is None:
             return None
         request = Request(scope)
@@ -123,9 +133,12 @@ class ExpressApp(FastAPI):
 
     def admits_now(self, scope: Scope) -> bool:
         """Return whether a request may come in, and its caller is in its scope; False: ask the ASGI way, which may wait or refuse."""
-        if self.admission is None:
-            return True
         try:
+            # The methods that are answered here are none of a preflight's.
+            if self.exposure is not None:
+                self.exposure.check(scope)
+            if self.admission is None:
+                return True
             caller = self.admission.admit_now(HTTPConnection(scope))
         except GatewayError:
             return False
@@ -151,7 +164,7 @@ class ExpressApp(FastAPI):
             return self.on_error(request, error)
 
     def counted(self, response: ASGIApp, endpoint: Endpoint) -> ASGIApp:
-        """Return a response that is seen as one of this endpoint's: it has the request's id, is counted and logged."""
+        """Return a response that is seen as one of this endpoint's: it carries what every answer has to, is counted and logged."""
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             visit = Visit(scope, send, self.responses, self.access, endpoint.route)

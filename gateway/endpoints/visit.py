@@ -15,6 +15,7 @@ from starlette.types import Message, Scope, Send
 
 from gateway.caller import ANONYMOUS, caller_of
 from gateway.correlation import correlation_of
+from gateway.endpoints.exposure import ANSWER_HEADERS
 from gateway.telemetry.tally import OTHER, ResponseTally
 
 PATH_LIMIT = 200
@@ -93,7 +94,9 @@ class Visit:
     def _begin(self, message: Message, status: int) -> None:
         self._status = status
         request_id = correlation_of(self._scope).request_id.encode("ascii")
-        message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+        # What every answer over HTTP has to say, where something has to be said.
+        more = self._scope.get(ANSWER_HEADERS, ()) if self._scope["type"] == "http" else ()
+        message["headers"] = [*message.get("headers", ()), *more, (b"x-request-id", request_id)]
 
     def _found_route(self) -> str:
         if self.route is not None:
