@@ -211,6 +211,7 @@ class AsyncStream(StreamState):
         if self._is_closed:
             return
         self._is_closed = True
+        self._first = ()
         self._conversation.close()
         with anyio.move_on_after(2 * FAREWELL_S, shield=True):
             await self._line.close()

@@ -259,6 +259,7 @@ class Stream(StreamState):
         if self._is_closed:
             return
         self._is_closed = True
+        self._first = ()
         self._conversation.close()
         self._line.close()
         if (farewell := self._reading.farewell()) is not None:
