@@ -1,6 +1,6 @@
 """What an operator can set: command line > environment (`GATEWAY_…`, `__` between levels) > `.env` > TOML file > defaults.
 
-Read by app.py and cli.py only; every other module is handed the values it needs. A key that nobody knows is an
+Read by app.py and cli/serve.py only; every other module is handed the values it needs. A key that nobody knows is an
 error that names the nearest known one. Source: docs of the protocol, section 7.
 """
 
@@ -27,7 +27,7 @@ ByteCount = Annotated[int, Field(ge=1)]
 
 ENV_PREFIX = "GATEWAY_"
 # Variables of that prefix which are no settings: the client commands' own.
-OTHER_VARIABLES = frozenset({"GATEWAY_URL"})
+OTHER_VARIABLES = frozenset({"GATEWAY_URL", "GATEWAY_KEY"})
 
 
 class SettingsError(Exception):

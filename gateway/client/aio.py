@@ -118,6 +118,10 @@ class AsyncClient:
         """Return a run as it is now, as `Client.run`."""
         return AsyncRun(self, await self._carry_out(exchanges.document(requests.run(run_id))))
 
+    async def cancel(self, run_id: str) -> AsyncRun:
+        """End a run, and return it as it is then, as `Client.cancel`."""
+        return AsyncRun(self, await self._carry_out(exchanges.document(requests.cancel(run_id))))
+
     async def runs(self, *, state: str | None = None, tool: str | None = None, limit: int | None = None) -> AsyncIterator[AsyncRun]:
         """Yield the runs that the gateway knows, newest first, as `Client.runs`."""
         line = AsyncLine(self._http)
@@ -216,7 +220,7 @@ class AsyncStream(StreamState):
         with anyio.move_on_after(2 * FAREWELL_S, shield=True):
             await self._line.close()
             if (farewell := self._reading.farewell()) is not None:
-                await self._line.say(farewell, FAREWELL_S)
+                self.is_cancelled = await self._line.say(farewell, FAREWELL_S)
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -301,10 +305,13 @@ class AsyncLine:
         if response is not None:
             await response.aclose()
 
-    async def say(self, request: Request, silence_s: float) -> None:
-        """Send a request whose answer, or its want, makes no difference."""
-        with contextlib.suppress(httpx.RequestError, RuntimeError):
-            await self._http.send(self._http.build_request(**as_httpx(request, silence_s)))
+    async def say(self, request: Request, silence_s: float) -> bool:
+        """Send a request; return whether it was heard, and done. No failure is raised, that of a client that is closed included."""
+        try:
+            response = await self._http.send(self._http.build_request(**as_httpx(request, silence_s)))
+        except (httpx.RequestError, RuntimeError):
+            return False
+        return response.is_success
 
     async def _open(self, request: Request, silence_s: float) -> Answer | Lost:
         try:

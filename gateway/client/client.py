@@ -157,6 +157,10 @@ class Client:
         """Return a run as it is now. Raises RunNotFound or RunExpired where it isn't known."""
         return Run(self, self._carry_out(exchanges.document(requests.run(run_id))))
 
+    def cancel(self, run_id: str) -> Run:
+        """End a run, and return it as it is then; one that has ended stays as it is. Raises RunNotFound or RunExpired."""
+        return Run(self, self._carry_out(exchanges.document(requests.cancel(run_id))))
+
     def runs(self, *, state: str | None = None, tool: str | None = None, limit: int | None = None) -> Iterator[Run]:
         """Yield the runs that the gateway knows, newest first, at most `limit`; they are asked for in pages, as they are needed."""
         for page in self._parts(exchanges.runs(state=state, tool=tool, limit=limit)):
@@ -263,7 +267,7 @@ class Stream(StreamState):
         self._conversation.close()
         self._line.close()
         if (farewell := self._reading.farewell()) is not None:
-            self._line.say(farewell, FAREWELL_S)
+            self.is_cancelled = self._line.say(farewell, FAREWELL_S)
 
     def __enter__(self) -> Self:
         return self.open()
@@ -348,10 +352,13 @@ class Line:
         if response is not None:
             response.close()
 
-    def say(self, request: Request, silence_s: float) -> None:
-        """Send a request whose answer, or its want, makes no difference."""
-        with contextlib.suppress(httpx.RequestError, RuntimeError):
-            self._http.send(self._http.build_request(**as_httpx(request, silence_s)))
+    def say(self, request: Request, silence_s: float) -> bool:
+        """Send a request; return whether it was heard, and done. No failure is raised, that of a client that is closed included."""
+        try:
+            response = self._http.send(self._http.build_request(**as_httpx(request, silence_s)))
+        except (httpx.RequestError, RuntimeError):
+            return False
+        return response.is_success
 
     def _open(self, request: Request, silence_s: float) -> Answer | Lost:
         try:

@@ -150,7 +150,7 @@ class Reading:
                 detail, retry_after_s = str(problem), problem.retry_after_s
             else:
                 assert isinstance(answer, Lost)
-                if not answer.reached and not self._attempts.made and self.run_id is None:
+                if not answer.reached and not self._attempts.made and self.start is None:
                     raise NotReachable(answer.url, answer.detail)
                 detail, retry_after_s = answer.detail, None
             wait_s = self._attempts.next_wait_s(retry_ms=self._retry_ms, retry_after_s=retry_after_s)

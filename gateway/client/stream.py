@@ -25,6 +25,8 @@ class StreamState:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
+        # Whether the gateway has confirmed that it cancelled the run when we left.
+        self.is_cancelled = False
 
     @property
     def run_id(self) -> str | None:

@@ -117,9 +117,10 @@ def raise_in_the_loop(client: Client) -> None:
 
 def close_by_name(client: Client) -> None:
     stream = client.stream("count").open()
+    assert not stream.is_cancelled
     stream.close()
     stream.close()
-    assert list(stream) == []
+    assert (list(stream), stream.is_cancelled) == ([], True)
 
 
 @pytest.mark.parametrize("leave", [break_off, leave_the_block, raise_in_the_loop, close_by_name])
