@@ -6,6 +6,7 @@ import asyncio
 import gc
 from typing import Any
 
+import anyio
 import pytest
 
 from gateway.client import AsyncClient, Chunk, End, NotReachable, Start, StopStream
@@ -89,7 +90,14 @@ async def time_out(client: AsyncClient) -> None:
             await collect(client.stream("count"))
 
 
-@pytest.mark.parametrize("leave", [break_off, leave_the_block, close_by_name, cancel_the_task, time_out])
+async def leave_a_cancel_scope(client: AsyncClient) -> None:
+    # Whose every await is cancelled, those of a `finally` as well.
+    with anyio.move_on_after(0.3) as scope:
+        await collect(client.stream("count"))
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("leave", [break_off, leave_the_block, close_by_name, cancel_the_task, time_out, leave_a_cancel_scope])
 async def test_leaving_cancels_the_run(running: Running, client: AsyncClient, leave: Any) -> None:
     running.pool.script = for_ever
     await leave(client)
