@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -21,7 +21,7 @@ from gateway.client.reading import End, Item, OnGap, Pulse, Reading
 from gateway.client.requests import CallOptions, ReaderOptions, Request, RunOptions, StreamOptions
 from gateway.client.resume import PATIENT, Resume
 from gateway.client.steps import Answer, Ask, Close, Conversation, Deliver, Lost, Open, Read, Reply, Result, Step, Wait
-from gateway.client.stream import RunState, StopStream, StreamState, events_in, values_in
+from gateway.client.stream import RunState, StopStream, StreamState
 
 
 class AsyncClient:
@@ -192,20 +192,21 @@ class AsyncStream(StreamState):
         return self
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return self._each(values_in)
+        return self._each(self._values)
 
     def events(self) -> AsyncIterator[Any]:
         """Yield everything that is said: Start, Chunk, Status, Gap, End, a Start again after a cut."""
-        return self._each(events_in)
+        return self._each(self._events)
 
-    async def _each(self, found_in: Callable[[Sequence[Item]], Sequence[Any]]) -> AsyncIterator[Any]:
+    async def _each(self, parts_of: Callable[[Item], Iterator[Any]]) -> AsyncIterator[Any]:
         try:
             await self.open()
             items: Sequence[Item] | None = self._first
             self._first = ()
             while items is not None:
-                for found in found_in(items):
-                    yield found
+                for item in items:
+                    for part in parts_of(item):
+                        yield part
                 items = await self._line.advance(self._conversation)
         finally:
             await self.aclose()

@@ -22,7 +22,7 @@ from gateway.client.reading import End, Item, OnGap, Pulse, Reading
 from gateway.client.requests import CallOptions, ReaderOptions, Request, RunOptions, StreamOptions
 from gateway.client.resume import PATIENT, Resume
 from gateway.client.steps import Answer, Ask, Close, Conversation, Deliver, Lost, Open, Read, Reply, Result, Step, Wait
-from gateway.client.stream import RunState, StopStream, StreamState, events_in, values_in
+from gateway.client.stream import RunState, StopStream, StreamState
 
 
 class Client:
@@ -241,19 +241,20 @@ class Stream(StreamState):
         return self
 
     def __iter__(self) -> Iterator[Any]:
-        return self._each(values_in)
+        return self._each(self._values)
 
     def events(self) -> Iterator[Any]:
         """Yield everything that is said: Start, Chunk, Status, Gap, End, a Start again after a cut."""
-        return self._each(events_in)
+        return self._each(self._events)
 
-    def _each(self, found_in: Callable[[Sequence[Item]], Sequence[Any]]) -> Iterator[Any]:
+    def _each(self, parts_of: Callable[[Item], Iterator[Any]]) -> Iterator[Any]:
         try:
             self.open()
             items: Sequence[Item] | None = self._first
             self._first = ()
             while items is not None:
-                yield from found_in(items)
+                for item in items:
+                    yield from parts_of(item)
                 items = self._line.advance(self._conversation)
         finally:
             self.close()

@@ -1,7 +1,7 @@
 """Server-Sent Events from bytes, without I/O: WHATWG HTML §9.2.6, for any server and any splitting by any proxy.
 
 Read by reading.py. It works on bytes and on batches, since an event at a time, a line at a time or a character at a time is what
-makes decoders slow: what our gateway sends when much arrives together, chunks and nothing else, is taken apart by two calls of
+makes decoders slow: what our gateway sends when much arrives together, chunks and nothing else, is taken apart by a few calls on
 `bytes`. Whatever looks any different goes through the standard's own algorithm, line by line.
 """
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from gateway.client import requests
-from gateway.client.errors import ChunksLost, GatewayProblem, NotReachable, StreamLost, problem_of
+from gateway.client.errors import ChunksLost, ClientError, GatewayProblem, NotReachable, StreamLost, problem_of
 from gateway.client.eventstream import Batch, Event, EventStreamDecoder
 from gateway.client.requests import Request
 from gateway.client.resume import Attempts, Resume
@@ -89,7 +89,7 @@ class Pulse:
 class Reading:
     """The state of one reader, for whoever carries its conversation out.
 
-    `position` is the number of the last chunk that was delivered; None where it isn't known, at the live end. `owned`: the run is this
+    `position` is the number of the last chunk that has come; None where it isn't known, at the live end. `owned`: the run is this
     reader's alone, so that its leaving is the run's end.
     """
 
@@ -189,30 +189,33 @@ class Reading:
             if not data:
                 return Lost("", "the connection ended without an end of the stream")
             assert isinstance(data, bytes)
-            items = self._items(data)
+            items: list[Item] = []
+            failure = self._take(data, items)
             if items:
                 yield Deliver(items)
+            if failure is not None:
+                raise failure
             if self.end is not None:
                 yield Close()
                 if self.end.status != "ok":
                     raise _failure(self.end)
                 return None
 
-    def _items(self, data: bytes) -> list[Item]:
-        """Return what the next bytes say.
+    def _take(self, data: bytes, items: list[Item]) -> ClientError | None:
+        """Add what the next bytes say; return what ends the reading behind that.
 
-        Raises:
-            StreamLost: it can't be read; trying again would bring the same.
+        ChunksLost: a gap. StreamLost: they can't be read, and trying again would bring the same.
         """
         try:
-            events = self._decoder.feed(data)
-            items: list[Item] = []
-            for event in events:
+            for event in self._decoder.feed(data):
                 items += self._batch(event) if isinstance(event, Batch) else self._event(event)
-            self._retry_ms = self._decoder.retry_ms if self._decoder.retry_ms is not None else self._retry_ms
+        except ChunksLost as exc:
+            return exc
         except (ValueError, KeyError, TypeError) as exc:
-            raise StreamLost(f"it can't be read: {exc}", last_event_id=self.last_event_id, attempts=self._attempts.made) from exc
-        return items
+            return StreamLost(f"it can't be read: {exc}", last_event_id=self.last_event_id, attempts=self._attempts.made)
+        if self._decoder.retry_ms is not None:
+            self._retry_ms = self._decoder.retry_ms
+        return None
 
     def _batch(self, batch: Batch) -> list[Item]:
         if self.run_id is not None and batch.ids != f"{self.run_id}.":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from operator import length_hint
 from typing import Any, NamedTuple
 
 from gateway.client.reading import Chunks, End, Gap, Item, Reading
@@ -25,6 +26,10 @@ class StreamState:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
+        # The number of the last chunk of the batch that is handed out, and what is left of that. An iterator over a list knows how much
+        # that is, so nothing has to be counted for each chunk.
+        self._last = reading.position
+        self._left: Iterator[Any] = iter(())
         # Whether the gateway has confirmed that it cancelled the run when we left.
         self.is_cancelled = False
 
@@ -50,39 +55,33 @@ class StreamState:
 
     @property
     def position(self) -> int | None:
-        """The number of the last chunk that has come, 0 before the first; None at a live end where none has."""
-        return self._reading.position
+        """The number of the last chunk that you were handed, 0 before the first; None at a live end where none has come."""
+        return None if self._last is None else self._last - length_hint(self._left)
 
     @property
     def last_event_id(self) -> str | None:
         """The place to go on from, for `attach` in another program; None while there is none."""
-        return self._reading.last_event_id
+        return None if self.run_id is None or self.position is None else f"{self.run_id}.{self.position}"
 
-
-def values_in(items: Sequence[Item]) -> list[Any]:
-    """Return what an iterator over values yields for these: chunks' values, and gaps."""
-    if len(items) == 1 and isinstance(items[0], Chunks):
-        return items[0].values
-    found: list[Any] = []
-    for item in items:
+    def _values(self, item: Item) -> Iterator[Any]:
+        """Return what an iterator over values hands out for an item: chunks' values, and gaps."""
         if isinstance(item, Chunks):
-            found += item.values
-        elif isinstance(item, Gap):
-            found.append(item)
-    return found
+            return self._hand_out(item, item.values)
+        return self._events(item) if isinstance(item, Gap) else iter(())
 
-
-def events_in(items: Sequence[Item]) -> list[Any]:
-    """Return what an iterator over events yields for these: each chunk as a `Chunk`, everything else as it is."""
-    found: list[Any] = []
-    for item in items:
+    def _events(self, item: Item) -> Iterator[Any]:
+        """Return what an iterator over events hands out for an item: each chunk as a `Chunk`, everything else as it is."""
         if isinstance(item, Chunks):
-            found += [
-                Chunk(number, value, text) for number, (value, text) in enumerate(zip(item.values, item.texts, strict=True), item.first)
-            ]
-        else:
-            found.append(item)
-    return found
+            pairs = zip(item.values, item.texts, strict=True)
+            return self._hand_out(item, [Chunk(number, value, text) for number, (value, text) in enumerate(pairs, item.first)])
+        if isinstance(item, Gap):
+            self._last = item.last
+        return iter((item,))
+
+    def _hand_out(self, chunks: Chunks, values: list[Any]) -> Iterator[Any]:
+        self._last = chunks.first + len(values) - 1
+        self._left = iter(values)
+        return self._left
 
 
 class RunState:

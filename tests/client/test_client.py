@@ -68,6 +68,20 @@ async def test_events_are_all_that_is_said(running: Running, blocking: Client) -
     assert isinstance(events[-1], End)
 
 
+async def test_the_place_to_go_on_from_is_behind_the_chunk_in_hand(running: Running, blocking: Client) -> None:
+    running.pool.script = count_to_three
+
+    def read() -> list[tuple[Any, ...]]:
+        stream = blocking.stream("count")
+        by_value = [(stream.position, chunk) for chunk in stream]
+        again = blocking.attach(stream.run_id or "", 1)
+        by_event = [(again.last_event_id, event.value) for event in again.events() if isinstance(event, Chunk)]
+        assert [str(place).partition(".")[2] for place, _ in by_event] == ["2", "3"]
+        return by_value
+
+    assert await threaded(read) == [(1, 1), (2, {"n": 2}), (3, "drei")]
+
+
 async def test_execute_stream_calls_back_in_order_whatever_the_callback_returns(running: Running, blocking: Client) -> None:
     running.pool.script = count_to_three
     seen: list[Any] = []

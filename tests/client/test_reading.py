@@ -214,8 +214,10 @@ def test_an_end_that_is_not_ok_is_raised_after_the_chunks(status: str, problem: 
 
 def test_a_gap_is_raised_or_an_item_and_goes_on_behind_it() -> None:
     script = (STREAM, START + chunks(1, 1) + gap(2, 4) + chunks(5, 5) + end(count=5))
+    refusing = Shell(reading(), *script)
     with pytest.raises(ChunksLost, match="chunks 2 to 4 can't be delivered: evicted") as caught:
-        Shell(reading(), *script).play()
+        refusing.play()
+    assert refusing.values == [1]
     assert (caught.value.first, caught.value.last, caught.value.reason) == (2, 4, "evicted")
     shell = Shell(reading("yield"), *script).play()
     assert (shell.values, [item for item in shell.items if isinstance(item, Gap)]) == ([1, 5], [Gap(2, 4, "evicted")])
