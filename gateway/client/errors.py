@@ -6,15 +6,16 @@
     ├── ChunksLost               a range of a run's chunks can't be delivered any more
     └── GatewayProblem           a problem document (RFC 9457), as an HTTP status or as a run's end
         ├── InvalidRequest       InvalidArguments, InvalidOption, InvalidBody, InvalidSession, IdempotencyConflict,
-        │                        UnsupportedMediaType, NotAcceptable
-        ├── Unauthenticated      no credential that counts; a stream's end when the credential has expired
-        ├── PermissionDenied     OriginNotAllowed
+        │                        UnsupportedMediaType, NotAcceptable, MalformedRequest, CredentialConflict
+        ├── Unauthenticated      InvalidCredential, AuthExpired
+        ├── PermissionDenied     ScopeMissing, OriginNotAllowed, HostNotAllowed
         ├── NotFound             ToolNotFound, RunNotFound, RunExpired, SessionNotFound, PoolNotFound, RouteNotFound
         ├── NotSupported         ToolNotStreaming, ToolStreams, MethodNotAllowed
-        ├── LimitExceeded        TooManyStreams, BodyTooLarge, QueryTooLong, ResultTooLarge, ChunkTooLarge
+        ├── LimitExceeded        TooManyStreams, QuotaExceeded, HeadTooLarge, BodyTooLarge, QueryTooLong, ResultTooLarge, ChunkTooLarge
         ├── Unavailable          PoolSaturated, QueueTimeout, WorkerBusy, NoWorkersAvailable, SessionWorkerUnavailable,
-        │                        LogUnavailable, ShuttingDown, OwnerLost, WorkerLost, SlowReader
-        ├── DeadlineExceeded     WorkerTimeout
+        │                        LogUnavailable, AuthUnavailable, MemoryPressure, TooManyConnections, ShuttingDown, OwnerLost,
+        │                        WorkerLost, SlowReader
+        ├── DeadlineExceeded     WorkerTimeout, RequestTimeout
         ├── RunCancelled         somebody cancelled the run, or its last reader left
         ├── ToolFailed           the tool's own exception: `error_type`, `details`
         └── InternalError
@@ -77,7 +78,7 @@ class GatewayProblem(ClientError):
     `document` is all of it, with the members that belong to one type only.
     """
 
-    # Of a class that is for one problem type alone; empty for a group.
+    # The problem type that a class is for; a group has none of its own.
     slug: ClassVar[str] = ""
 
     def __init__(self, document: Mapping[str, Any], *, retry_after_s: float | None = None) -> None:
@@ -97,7 +98,7 @@ class GatewayProblem(ClientError):
         super().__init__(f"{self.title}: {self.detail}" if self.detail else self.title)
 
     def __init_subclass__(cls) -> None:
-        if cls.slug:
+        if "slug" in vars(cls):
             _BY_SLUG[cls.slug] = cls
 
 
@@ -150,18 +151,56 @@ class NotAcceptable(InvalidRequest):
     slug = "not-acceptable"
 
 
+class MalformedRequest(InvalidRequest):
+    """The request is no valid HTTP."""
+
+    slug = "invalid-request"
+
+
+class CredentialConflict(InvalidRequest):
+    """The request has more than one credential."""
+
+    slug = "credential-conflict"
+
+
 class Unauthenticated(GatewayProblem):
     """There is no credential, or one that doesn't count (any more)."""
+
+    slug = "unauthenticated"
+
+
+class InvalidCredential(Unauthenticated):
+    """The credential is none that the gateway knows."""
+
+    slug = "invalid-credential"
+
+
+class AuthExpired(Unauthenticated):
+    """The credential has expired; a stream that ends so can be gone on with under a new one."""
+
+    slug = "auth-expired"
 
 
 class PermissionDenied(GatewayProblem):
     """The credential doesn't allow this."""
 
 
+class ScopeMissing(PermissionDenied):
+    """The credential does not reach so far; the detail names the scope that is needed."""
+
+    slug = "scope-missing"
+
+
 class OriginNotAllowed(PermissionDenied):
     """The web page's origin is not allowed."""
 
     slug = "origin-not-allowed"
+
+
+class HostNotAllowed(PermissionDenied):
+    """The URL's host is none that the gateway answers for."""
+
+    slug = "host-not-allowed"
 
 
 class NotFound(GatewayProblem):
@@ -236,6 +275,18 @@ class TooManyStreams(LimitExceeded):
     slug = "too-many-streams"
 
 
+class QuotaExceeded(LimitExceeded):
+    """A limit of the caller's is reached."""
+
+    slug = "quota-exceeded"
+
+
+class HeadTooLarge(LimitExceeded):
+    """The request's head is too large."""
+
+    slug = "head-too-large"
+
+
 class BodyTooLarge(LimitExceeded):
     """The arguments are too large."""
 
@@ -300,6 +351,24 @@ class LogUnavailable(Unavailable):
     slug = "log-unavailable"
 
 
+class AuthUnavailable(Unavailable):
+    """The credential can't be checked now."""
+
+    slug = "auth-unavailable"
+
+
+class MemoryPressure(Unavailable):
+    """The gateway is short of memory."""
+
+    slug = "memory-pressure"
+
+
+class TooManyConnections(Unavailable):
+    """As many connections are open as may be."""
+
+    slug = "too-many-connections"
+
+
 class ShuttingDown(Unavailable):
     """The gateway is shutting down."""
 
@@ -332,6 +401,12 @@ class WorkerTimeout(DeadlineExceeded):
     """The run took longer than it may."""
 
     slug = "worker-timeout"
+
+
+class RequestTimeout(DeadlineExceeded):
+    """The request did not arrive in time."""
+
+    slug = "request-timeout"
 
 
 class RunCancelled(GatewayProblem):

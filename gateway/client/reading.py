@@ -288,7 +288,7 @@ def _failure(end: End) -> GatewayProblem:
     if end.error is not None:
         return problem_of(end.error)
     if end.status == "auth_expired":
-        return problem_of({"title": "The credential has expired", "status": 401, "code": "UNAUTHENTICATED"})
+        return problem_of({"type": "/problems/auth-expired", "title": "The credential has expired", "status": 401})
     slug = _PROBLEMS.get(end.status, "")
     return problem_of({"type": f"/problems/{slug}", "title": f"The run has ended: {end.status}"})
 
