@@ -78,7 +78,7 @@ class GatewayProblem(ClientError):
     `document` is all of it, with the members that belong to one type only.
     """
 
-    # The problem type that a class is for; a group has none of its own.
+    # The problem type that a class is for; empty for a group.
     slug: ClassVar[str] = ""
 
     def __init__(self, document: Mapping[str, Any], *, retry_after_s: float | None = None) -> None:
@@ -97,9 +97,10 @@ class GatewayProblem(ClientError):
         )
         super().__init__(f"{self.title}: {self.detail}" if self.detail else self.title)
 
-    def __init_subclass__(cls) -> None:
-        if "slug" in vars(cls):
-            _BY_SLUG[cls.slug] = cls
+    def __init_subclass__(cls, slug: str = "") -> None:
+        cls.slug = slug
+        if slug:
+            _BY_SLUG[slug] = cls
 
 
 _BY_SLUG: dict[str, type[GatewayProblem]] = {}
@@ -109,316 +110,220 @@ class InvalidRequest(GatewayProblem):
     """The request can't be what was meant."""
 
 
-class InvalidArguments(InvalidRequest):
+class InvalidArguments(InvalidRequest, slug="invalid-arguments"):
     """The arguments do not fit the tool's schema; `errors` names each field."""
 
-    slug = "invalid-arguments"
 
-
-class InvalidOption(InvalidRequest):
+class InvalidOption(InvalidRequest, slug="invalid-option"):
     """An option is unknown or has a wrong value; the detail says what is allowed."""
 
-    slug = "invalid-option"
 
-
-class InvalidBody(InvalidRequest):
+class InvalidBody(InvalidRequest, slug="invalid-body"):
     """The body is no JSON object."""
 
-    slug = "invalid-body"
 
-
-class InvalidSession(InvalidRequest):
+class InvalidSession(InvalidRequest, slug="invalid-session"):
     """The session id has a wrong form."""
 
-    slug = "invalid-session"
 
-
-class IdempotencyConflict(InvalidRequest):
+class IdempotencyConflict(InvalidRequest, slug="idempotency-conflict"):
     """The idempotency key came with another request before."""
 
-    slug = "idempotency-conflict"
 
-
-class UnsupportedMediaType(InvalidRequest):
+class UnsupportedMediaType(InvalidRequest, slug="unsupported-media-type"):
     """The body's media type is none that the gateway reads."""
 
-    slug = "unsupported-media-type"
 
-
-class NotAcceptable(InvalidRequest):
+class NotAcceptable(InvalidRequest, slug="not-acceptable"):
     """None of the media types asked for is offered."""
 
-    slug = "not-acceptable"
 
-
-class MalformedRequest(InvalidRequest):
+class MalformedRequest(InvalidRequest, slug="invalid-request"):
     """The request is no valid HTTP."""
 
-    slug = "invalid-request"
 
-
-class CredentialConflict(InvalidRequest):
+class CredentialConflict(InvalidRequest, slug="credential-conflict"):
     """The request has more than one credential."""
 
-    slug = "credential-conflict"
 
-
-class Unauthenticated(GatewayProblem):
+class Unauthenticated(GatewayProblem, slug="unauthenticated"):
     """There is no credential, or one that doesn't count (any more)."""
 
-    slug = "unauthenticated"
 
-
-class InvalidCredential(Unauthenticated):
+class InvalidCredential(Unauthenticated, slug="invalid-credential"):
     """The credential is none that the gateway knows."""
 
-    slug = "invalid-credential"
 
-
-class AuthExpired(Unauthenticated):
+class AuthExpired(Unauthenticated, slug="auth-expired"):
     """The credential has expired; a stream that ends so can be gone on with under a new one."""
-
-    slug = "auth-expired"
 
 
 class PermissionDenied(GatewayProblem):
     """The credential doesn't allow this."""
 
 
-class ScopeMissing(PermissionDenied):
+class ScopeMissing(PermissionDenied, slug="scope-missing"):
     """The credential does not reach so far; the detail names the scope that is needed."""
 
-    slug = "scope-missing"
 
-
-class OriginNotAllowed(PermissionDenied):
+class OriginNotAllowed(PermissionDenied, slug="origin-not-allowed"):
     """The web page's origin is not allowed."""
 
-    slug = "origin-not-allowed"
 
-
-class HostNotAllowed(PermissionDenied):
+class HostNotAllowed(PermissionDenied, slug="host-not-allowed"):
     """The URL's host is none that the gateway answers for."""
-
-    slug = "host-not-allowed"
 
 
 class NotFound(GatewayProblem):
     """What the request names isn't there."""
 
 
-class ToolNotFound(NotFound):
+class ToolNotFound(NotFound, slug="tool-not-found"):
     """No pool offers the tool."""
 
-    slug = "tool-not-found"
 
-
-class RunNotFound(NotFound):
+class RunNotFound(NotFound, slug="run-not-found"):
     """There is no such run."""
 
-    slug = "run-not-found"
 
-
-class RunExpired(NotFound):
+class RunExpired(NotFound, slug="run-expired"):
     """The run is over and forgotten; it was not started again."""
 
-    slug = "run-expired"
 
-
-class SessionNotFound(NotFound):
+class SessionNotFound(NotFound, slug="session-not-found"):
     """There is no such session."""
 
-    slug = "session-not-found"
 
-
-class PoolNotFound(NotFound):
+class PoolNotFound(NotFound, slug="pool-not-found"):
     """There is no such pool."""
 
-    slug = "pool-not-found"
 
-
-class RouteNotFound(NotFound):
+class RouteNotFound(NotFound, slug="route-not-found"):
     """Nothing is served at the path: is the URL a gateway's?"""
-
-    slug = "route-not-found"
 
 
 class NotSupported(GatewayProblem):
     """What is named can't do this."""
 
 
-class ToolNotStreaming(NotSupported):
+class ToolNotStreaming(NotSupported, slug="tool-not-streaming"):
     """The tool has a single result: `call` it."""
 
-    slug = "tool-not-streaming"
 
-
-class ToolStreams(NotSupported):
+class ToolStreams(NotSupported, slug="tool-streams"):
     """The tool has no single result: `stream` it."""
 
-    slug = "tool-streams"
 
-
-class MethodNotAllowed(NotSupported):
+class MethodNotAllowed(NotSupported, slug="method-not-allowed"):
     """The method is not allowed at the path."""
-
-    slug = "method-not-allowed"
 
 
 class LimitExceeded(GatewayProblem):
     """A limit is reached; the detail names it."""
 
 
-class TooManyStreams(LimitExceeded):
+class TooManyStreams(LimitExceeded, slug="too-many-streams"):
     """As many runs are open as may be."""
 
-    slug = "too-many-streams"
 
-
-class QuotaExceeded(LimitExceeded):
+class QuotaExceeded(LimitExceeded, slug="quota-exceeded"):
     """A limit of the caller's is reached."""
 
-    slug = "quota-exceeded"
 
-
-class HeadTooLarge(LimitExceeded):
+class HeadTooLarge(LimitExceeded, slug="head-too-large"):
     """The request's head is too large."""
 
-    slug = "head-too-large"
 
-
-class BodyTooLarge(LimitExceeded):
+class BodyTooLarge(LimitExceeded, slug="body-too-large"):
     """The arguments are too large."""
 
-    slug = "body-too-large"
 
-
-class QueryTooLong(LimitExceeded):
+class QueryTooLong(LimitExceeded, slug="query-too-long"):
     """The query string is too long."""
 
-    slug = "query-too-long"
 
-
-class ResultTooLarge(LimitExceeded):
+class ResultTooLarge(LimitExceeded, slug="result-too-large"):
     """The result is too large for one JSON answer: `stream` it, or read the run's events."""
 
-    slug = "result-too-large"
 
-
-class ChunkTooLarge(LimitExceeded):
+class ChunkTooLarge(LimitExceeded, slug="chunk-too-large"):
     """The tool has yielded a chunk over the limit."""
-
-    slug = "chunk-too-large"
 
 
 class Unavailable(GatewayProblem):
     """It can't be done now; later it may."""
 
 
-class PoolSaturated(Unavailable):
+class PoolSaturated(Unavailable, slug="pool-saturated"):
     """The pool's queue is full."""
 
-    slug = "pool-saturated"
 
-
-class QueueTimeout(Unavailable):
+class QueueTimeout(Unavailable, slug="queue-timeout"):
     """No worker was free in time."""
 
-    slug = "queue-timeout"
 
-
-class WorkerBusy(Unavailable):
+class WorkerBusy(Unavailable, slug="worker-busy"):
     """The session's worker is busy, and the affinity says not to wait for it."""
 
-    slug = "worker-busy"
 
-
-class NoWorkersAvailable(Unavailable):
+class NoWorkersAvailable(Unavailable, slug="no-workers-available"):
     """The pool has no worker that can be used."""
 
-    slug = "no-workers-available"
 
-
-class SessionWorkerUnavailable(Unavailable):
+class SessionWorkerUnavailable(Unavailable, slug="session-worker-unavailable"):
     """The session's worker is gone, and the affinity allows no other."""
 
-    slug = "session-worker-unavailable"
 
-
-class LogUnavailable(Unavailable):
+class LogUnavailable(Unavailable, slug="log-unavailable"):
     """The log that the gateways share can't be reached."""
 
-    slug = "log-unavailable"
 
-
-class AuthUnavailable(Unavailable):
+class AuthUnavailable(Unavailable, slug="auth-unavailable"):
     """The credential can't be checked now."""
 
-    slug = "auth-unavailable"
 
-
-class MemoryPressure(Unavailable):
+class MemoryPressure(Unavailable, slug="memory-pressure"):
     """The gateway is short of memory."""
 
-    slug = "memory-pressure"
 
-
-class TooManyConnections(Unavailable):
+class TooManyConnections(Unavailable, slug="too-many-connections"):
     """As many connections are open as may be."""
 
-    slug = "too-many-connections"
 
-
-class ShuttingDown(Unavailable):
+class ShuttingDown(Unavailable, slug="shutting-down"):
     """The gateway is shutting down."""
 
-    slug = "shutting-down"
 
-
-class OwnerLost(Unavailable):
+class OwnerLost(Unavailable, slug="owner-lost"):
     """The gateway that executed the run was lost, and the run with it."""
 
-    slug = "owner-lost"
 
-
-class WorkerLost(Unavailable):
+class WorkerLost(Unavailable, slug="worker-lost"):
     """The worker was lost, and the run with it."""
 
-    slug = "worker-lost"
 
-
-class SlowReader(Unavailable):
+class SlowReader(Unavailable, slug="slow-reader"):
     """The run's reader made no progress."""
-
-    slug = "slow-reader"
 
 
 class DeadlineExceeded(GatewayProblem):
     """A deadline has passed; `document["deadline"]` says which where there are several."""
 
 
-class WorkerTimeout(DeadlineExceeded):
+class WorkerTimeout(DeadlineExceeded, slug="worker-timeout"):
     """The run took longer than it may."""
 
-    slug = "worker-timeout"
 
-
-class RequestTimeout(DeadlineExceeded):
+class RequestTimeout(DeadlineExceeded, slug="request-timeout"):
     """The request did not arrive in time."""
 
-    slug = "request-timeout"
 
-
-class RunCancelled(GatewayProblem):
+class RunCancelled(GatewayProblem, slug="cancelled"):
     """The run was cancelled; the detail says by whom."""
 
-    slug = "cancelled"
 
-
-class ToolFailed(GatewayProblem):
+class ToolFailed(GatewayProblem, slug="tool-error"):
     """The tool has failed, with an exception of its own."""
-
-    slug = "tool-error"
 
     @property
     def error_type(self) -> str | None:
@@ -431,10 +336,8 @@ class ToolFailed(GatewayProblem):
         return self.document.get("details")
 
 
-class InternalError(GatewayProblem):
+class InternalError(GatewayProblem, slug="internal"):
     """A mistake of the gateway's own; its log says more."""
-
-    slug = "internal"
 
 
 _BY_CODE: Mapping[Code, type[GatewayProblem]] = {
