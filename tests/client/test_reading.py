@@ -268,14 +268,16 @@ def test_silence_is_measured_in_the_gateways_heartbeats() -> None:
     assert pulse.silence_s == 1.0
 
 
-def test_a_run_of_its_own_has_a_grace_and_is_cancelled_by_name() -> None:
+def test_a_run_of_its_own_has_a_grace_and_is_cancelled_by_name_until_its_end() -> None:
     own = reading()
     assert (("_on_disconnect", "grace:10s") in own._opening.query, own.farewell()) == (True, None)
-    shell = Shell(own, STREAM, START, CUT)
-    shell.script += [STREAM, end()]
-    own.run_id = RUN
+    conversation = own.conversation()
+    next(conversation)
+    conversation.send(STREAM)
+    conversation.send(START)
     assert own.farewell() == requests.cancel(RUN)
-    shell.play()
+    conversation.send(None)
+    conversation.send(end())
     assert own.farewell() is None
 
 
