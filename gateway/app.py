@@ -20,9 +20,11 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__
+from gateway.access import Access
+from gateway.bridge.authentication import CallerInterceptor
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
-from gateway.endpoints import background, call, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints import background, call, health, metrics, openapi, problem, runs, sessions, signin, stream, tickets, tools, websocket
 from gateway.endpoints.duplex import SocketSettings
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.gauges import Gauges
@@ -79,6 +81,8 @@ class Gateway:
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
+        # None: there is no authentication, everybody is ANONYMOUS.
+        self.access = Access(settings.auth, OriginRule(server.allowed_origins)) if settings.auth.is_on else None
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -90,10 +94,13 @@ class Gateway:
             if self.shared is not None:
                 keepers.append(tasks.create_task(self.shared.run(), name="shared runs"))
                 await self.shared.greet()
+            if self.access is not None:
+                keepers.append(tasks.create_task(self.access.run(), name="access"))
             try:
                 if server.grpc_address:
                     service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
-                    self.bridge = BridgeServer(service, server.grpc_address)
+                    interceptors = [] if self.access is None else [CallerInterceptor(self.access.authenticator)]
+                    self.bridge = BridgeServer(service, server.grpc_address, interceptors)
                     await self._listen(self.bridge)
                 yield
                 await self._drain()
@@ -200,6 +207,9 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
     app.express = {"stream": stream_tool, "call": call_tool}
     app.on_error = partial(problem.respond, debug=server.debug)
+    app.on_socket_refused = websocket.refuse
+    access = gateway.access
+    check = None if access is None else access.authenticator.check
     routers: tuple[APIRouter, ...] = (
         stream.router(stream_tool),
         call.router(call_tool),
@@ -208,14 +218,19 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         runs.router(gateway.hub, reader, responses),
         sessions.router(gateway.sessions, limits, gateway.hub),
         health.router(gateway.hub),
-        websocket.router(reader, socket_settings, OriginRule(server.allowed_origins), gateway.sockets),
+        websocket.router(reader, socket_settings, OriginRule(server.allowed_origins), gateway.sockets, check),
     )
+    if access is not None:
+        app.admission = access.admission(gateway.hub)
+        sign_in = signin.router(access.authenticator.check, access.sessions, access.cookie, ttl_s=gateway.settings.auth.cookie_ttl_s)
+        routers += (sign_in, tickets.router(access.tickets))
     if gateway.tally is not None:
         app.responses = ResponseTally()
         routers += (metrics.router(_metrics(gateway, gateway.tally, app.responses)),)
     for router in routers:
         app.include_router(router)
-    openapi.install(app, gateway.catalog.list)
+    describe = openapi.install if access is None else openapi.install_secured
+    describe(app, gateway.catalog.list)
     if server.allowed_origins:
         _allow_origins(app, server.allowed_origins)
     return app

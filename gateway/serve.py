@@ -15,7 +15,7 @@ from gateway import server
 from gateway.app import Gateway, create_app
 from gateway.endpoints import openapi
 from gateway.runtime import compat, loading
-from gateway.settings import Settings, SettingsError, is_public
+from gateway.settings import Settings, SettingsError, check_exposure, is_public
 from gateway.telemetry import logs
 from gateway.workers.description import Tool
 
@@ -25,6 +25,11 @@ _log = structlog.get_logger("gateway")
 def run_server(settings: Settings) -> int:
     """Serve until a signal; return the exit code: 0, 1 when an address can't be bound, 2 when the settings can't be used."""
     logs.configure(settings.log.level, settings.log.format)
+    try:
+        check_exposure(settings)
+    except SettingsError as exc:
+        _log.error("not started: it would be open to everybody", reason=str(exc))
+        return 2
     try:
         sock = server.bind(settings.server.host, settings.server.port)
     except OSError as exc:
@@ -37,8 +42,8 @@ def run_server(settings: Settings) -> int:
         return 2
     app = create_app(gateway=gateway)
     host, port = sock.getsockname()[:2]
-    if is_public(host):
-        _log.warning("listening on a public address without authentication", host=host)
+    if is_public(host) and gateway.access is None:
+        _log.warning("listening on a public address without authentication, as --insecure wants it", host=host)
     http = server.build(app, drain=gateway.drain_runs, frame_limit_bytes=settings.server.socket_frame_limit_bytes)
     _log.info("HTTP listens", url=f"http://{'localhost' if host == '127.0.0.1' else host}:{port}")
     # What is loaded by now stays: the collector need not look at it again. A request makes some hundred objects and

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from gateway.codec import documents
-from gateway.events import Chunks, Event, Gap, Started, Status
+from gateway.events import Chunks, Event, Gap, Outcome, Started, Status
 
 MEDIA_TYPE = "text/event-stream"
 # One line and no blank one: a comment followed by a blank line makes several clients emit an empty event.
@@ -49,7 +49,9 @@ class SseEncoder:
             return _event(b"status", documents.dump(documents.status(event)))
         if isinstance(event, Gap):
             return _event(b"gap", documents.dump(documents.gap(event)))
-        return self._prefix + b"end\n" + _event(b"end", documents.dump(documents.ended(event, self._instance, debug=self._debug)))
+        end = _event(b"end", documents.dump(documents.ended(event, self._instance, debug=self._debug)))
+        # Who comes back with a credential that is good goes on where it was: with the end's id it would be told 204.
+        return end if event.outcome is Outcome.AUTH_EXPIRED else self._prefix + b"end\n" + end
 
     def encode_chunks(self, chunks: Chunks) -> bytes:
         """Return a batch of chunks: one `id` and one `data` line each, in order."""

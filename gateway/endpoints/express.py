@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -44,7 +44,11 @@ class Endpoint:
 
 
 class Admission(Protocol):
-    """Who says whether a request may come in at all, and who its caller is; asked when its headers are there."""
+    """Who says whether a request may come in at all, and who its caller is; asked when its headers are there.
+
+    It is asked about sockets as well, and may change the scope of what it admits: a credential in it is of no use any more.
+    `admit_now` may be asked twice about one request, so it uses nothing up.
+    """
 
     def admit_now(self, connection: HTTPConnection) -> Caller | None:
         """Return the caller; None where that can't be said without a wait: ask `admit` then.
@@ -73,9 +77,13 @@ class ExpressApp(FastAPI):
     responses: ResponseTally | None = None
     # What an endpoint's exception becomes; the same as for all other routes.
     on_error: Callable[[Request, Exception], Response] = staticmethod(respond)
+    # What becomes of a socket that may not come in.
+    on_socket_refused: Callable[[WebSocket, GatewayError], Awaitable[None]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "websocket" and (error := await self._socket_refusal(scope)) is not None:
+            await self.on_socket_refused(WebSocket(scope, receive, send), error)
+        elif scope["type"] != "http":
             await super().__call__(scope, receive, send)
         elif (refusal := await self._refusal(scope)) is not None:
             await refusal(scope, receive, self._counted(send, lambda: OTHER))
@@ -91,6 +99,17 @@ class ExpressApp(FastAPI):
         else:
             # FastAPI says in the scope which route it has found.
             await super().__call__(scope, receive, self._counted(send, lambda: getattr(scope.get("route"), "path", OTHER)))
+
+    async def _socket_refusal(self, scope: Scope) -> GatewayError | None:
+        """Return why a socket may not come in; None for one that may, whose caller is in its scope then."""
+        if self.admission is None:
+            return None
+        connection = HTTPConnection(scope)
+        try:
+            scope[SCOPE_KEY] = self.admission.admit_now(connection) or await self.admission.admit(connection)
+        except GatewayError as error:
+            return error
+        return None
 
     async def _refusal(self, scope: Scope) -> Response | None:
         """Return the answer to a request that may not come in; None to one that may, whose caller is in its scope then."""

@@ -71,6 +71,7 @@ class CallReader:
         grpc_timeout = request.headers.get("grpc-timeout")
         checked = read_options(options, self.limits.options, grpc_timeout, names=names, on_disconnect=on_disconnect)
         claimed = None
+        caller = caller_of(request.scope)
         if request.method == "POST":
             if plain:
                 detail = f"On POST the arguments stand in the body; {plain[0][0][:40]!r} stands in the query string"
@@ -78,11 +79,10 @@ class CallReader:
             values = arguments.from_body(body, request.headers.get("content-type"), depth_limit=self.limits.depth)
             key = request.headers.get(IDEMPOTENCY_KEY)
             if key is not None:
-                claimed = claim(key, tool, values, checked.given, streaming=streaming)
+                claimed = claim(key, caller, tool, values, checked.given, streaming=streaming)
         else:
             schema = self.hub.catalog.find(tool, checked.pool).parameters
             values = arguments.from_query(plain, schema, depth_limit=self.limits.depth)
-        caller = caller_of(request.scope)
         call = self.call(tool, values, checked, caller, streaming=streaming, begins_session=request.method != "HEAD")
         return RunRequest(call, checked, claimed)
 
@@ -129,14 +129,15 @@ class CallReader:
         self, tool: str, values: dict[str, Any], options: CallOptions, caller: Caller, *, streaming: bool, begins_session: bool = True
     ) -> ToolCall:
         """Return the call; its session begins, or goes on, with it, but for a call that will not be made (HEAD)."""
+        session_key = None
         if options.session_id is not None and begins_session:
-            self.sessions.use(options.session_id)
+            session_key = self.sessions.use(options.session_id, caller).key
         return ToolCall(
             tool=tool,
             arguments=values,
             timeout_s=options.timeout_s,
             streaming=streaming,
-            session_id=options.session_id,
+            session_id=session_key,
             pool=options.pool,
             affinity=options.affinity,
             metadata=options.metadata,

@@ -24,15 +24,17 @@ from gateway.endpoints.plainsocket import DONE, PlainSocket
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import CallReader
 from gateway.endpoints.sockets import Sockets
-from gateway.endpoints.subprotocol import Socket
+from gateway.endpoints.subprotocol import CredentialCheck, Socket
 from gateway.errors import CODES, GatewayError
 from gateway.events import Ended, Outcome
 from gateway.runs.policy import ReaderOptions
 from gateway.runs.source import RunSource
 
 
-def router(reader: CallReader, settings: SocketSettings, origins: OriginRule, sockets: Sockets) -> APIRouter:
-    """Return the routes of this module."""
+def router(
+    reader: CallReader, settings: SocketSettings, origins: OriginRule, sockets: Sockets, check: CredentialCheck | None = None
+) -> APIRouter:
+    """Return the routes of this module. `check` is asked about the `token` of a `connection_init`; None: everybody may come in."""
     routes = APIRouter()
 
     async def many(websocket: WebSocket) -> None:
@@ -43,7 +45,7 @@ def router(reader: CallReader, settings: SocketSettings, origins: OriginRule, so
         elif (refusal := sockets.refusal()) is not None:
             await answer(websocket, refusal, subprotocol=SUBPROTOCOL)
         else:
-            await sockets.serve(Socket(websocket, reader, settings))
+            await sockets.serve(Socket(websocket, reader, settings, check))
 
     async def one(websocket: WebSocket, tool: str) -> None:
         if not await admitted(websocket):
@@ -78,7 +80,7 @@ def router(reader: CallReader, settings: SocketSettings, origins: OriginRule, so
             await answer(websocket, Closing(DONE.code, "everything was delivered"))
             return
         try:
-            run = await find_run(reader.hub, run_id, resumes=True)
+            run = await find_run(reader.hub, run_id, caller_of(websocket.scope), resumes=True)
         except GatewayError as error:
             await answer(websocket, DONE, *EventEncoder(run_id).encode(Ended(Outcome.EXPIRED, 0, error=error)))
             return
@@ -95,6 +97,12 @@ def router(reader: CallReader, settings: SocketSettings, origins: OriginRule, so
     routes.add_api_websocket_route("/v1/ws", many)
     routes.add_api_websocket_route("/v1/tools/{tool}/ws", one)
     return routes
+
+
+async def refuse(websocket: WebSocket, error: GatewayError) -> None:
+    """Refuse a socket that may not come in: by a close frame, which a page can read, with the code of the error."""
+    offered = websocket.scope.get("subprotocols", [])
+    await answer(websocket, Closing(CODES[error.code].ws_close, error.detail), subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
 
 
 async def answer(websocket: WebSocket, closing: Closing, *messages: bytes, subprotocol: str | None = None) -> None:

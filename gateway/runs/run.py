@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from gateway import timers
 from gateway.call import NOTHING, ToolCall
+from gateway.caller import Caller
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
 from gateway.runlog.base import RunRecorder
@@ -115,6 +116,8 @@ class Run(RunSource):
         log_bytes = min(limits.plain_log_bytes, limits.log_bytes) if is_plain else limits.log_bytes
         super().__init__(
             run_id,
+            caller_id=call.caller.id,
+            ticket=call.caller.ticket,
             tool=call.tool,
             streaming=call.streaming,
             session_id=call.session_id,
@@ -177,9 +180,9 @@ class Run(RunSource):
         else:
             self.on_lease(granted)
 
-    def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
+    def subscribe(self, wake: Callable[[], None], caller: Caller, options: ReaderOptions = READ_ALL) -> Subscription:
         """See RunSource; who comes while it waits is told its place."""
-        reader = super().subscribe(wake, options)
+        reader = super().subscribe(wake, caller, options)
         if self._ticket is not None:
             reader.note(self._queued(self._ticket.position, self._ticket.depth))
         return reader

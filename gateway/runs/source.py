@@ -7,11 +7,13 @@ for nothing but the end is told of it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from mypy_extensions import mypyc_attr
 
+from gateway.caller import Caller
 from gateway.events import Ended, Gap, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
 from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role
@@ -25,7 +27,10 @@ Item = TypeVar("Item")
 # followed.py is not compiled, and derives from this.
 @mypyc_attr(allow_interpreted_subclasses=True)
 class RunSource:
-    """What a front door needs of a run. `on_disconnect` is its policy's text, `streaming` False for a unary call."""
+    """What a front door needs of a run. `on_disconnect` is its policy's text, `streaming` False for a unary call.
+
+    `caller_id` is whose it is, `ticket` the one-time ticket that it was started with, None without one.
+    """
 
     # Ten thousand ended runs are kept: an instance's dict would be the largest part of each.
     __slots__ = (
@@ -36,6 +41,7 @@ class RunSource:
         "_sheds",
         "_subscribers",
         "_waiters",
+        "caller_id",
         "ended",
         "id",
         "log",
@@ -44,6 +50,7 @@ class RunSource:
         "session_id",
         "streaming",
         "tally",
+        "ticket",
         "tool",
         "worker_id",
     )
@@ -55,6 +62,8 @@ class RunSource:
         self,
         run_id: str,
         *,
+        caller_id: str,
+        ticket: str | None,
         tool: str,
         streaming: bool,
         session_id: str | None,
@@ -65,6 +74,8 @@ class RunSource:
     ) -> None:
         """`details` are those of the start event. `tally` counts what readers are told for the operator; None: nobody does."""
         self.id = run_id
+        self.caller_id = caller_id
+        self.ticket = ticket
         self.tool = tool
         self.streaming = streaming
         self.session_id = session_id
@@ -118,8 +129,8 @@ class RunSource:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.tool}: {self.state}, {self.chunks} chunks, {len(self._readers)} readers>"
 
-    def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
-        """Return a new reader; `wake` is not called before that."""
+    def subscribe(self, wake: Callable[[], None], caller: Caller, options: ReaderOptions = READ_ALL) -> Subscription:
+        """Return a new reader, which ends when its caller's time is over; `wake` is not called before that."""
         # Or it would pin, from its place on, what another one has just taken and nobody needs any more.
         self.log.trim()
         # A reader that begins live is told so as one that comes back is: its first event has no id to come back to the start by.
@@ -135,6 +146,8 @@ class RunSource:
         if options.role is Role.SUBSCRIBER:
             self._subscribers += 1
             self._subscriber_came()
+        if caller.expires_at is not None:
+            reader.expire_in(caller.expires_at - time.time())
         return reader
 
     def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
