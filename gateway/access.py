@@ -6,6 +6,7 @@ Made by app.py where authentication is on; what each part does stands in gateway
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.jwks import Jwks
@@ -15,7 +16,6 @@ from gateway.auth.passes import Passes
 from gateway.auth.tickets import Tickets, UsedTickets
 from gateway.endpoints.authentication import Authentication
 from gateway.endpoints.cookie import SessionCookie
-from gateway.endpoints.origin import OriginRule
 from gateway.runs.hub import Hub
 from gateway.settings import AuthSettings, SettingsError
 
@@ -23,8 +23,9 @@ from gateway.settings import AuthSettings, SettingsError
 class Access:
     """See the module. `run` keeps the identity provider's keys fresh."""
 
-    def __init__(self, settings: AuthSettings, origins: OriginRule) -> None:
-        """
+    def __init__(self, settings: AuthSettings, allowed_origins: Collection[str]) -> None:
+        """`allowed_origins`: whose pages a session cookie counts for, besides ours.
+
         Raises:
             SettingsError: the keys can't be read, and why.
         """
@@ -40,7 +41,7 @@ class Access:
         self.authenticator = Authenticator(self.keys, tokens)
         self.sessions = Passes("session", secret, self.keys)
         self.tickets = Tickets(secret, self.keys)
-        self.cookie = SessionCookie(origins, settings.cookie_secure)
+        self.cookie = SessionCookie(frozenset(allowed_origins), settings.cookie_secure)
 
     def admission(self, hub: Hub) -> Authentication:
         """Return what admits callers to this hub's gateway; what was used once is known to all gateways of its log."""

@@ -82,7 +82,7 @@ class Gateway:
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
         # None: there is no authentication, everybody is ANONYMOUS.
-        self.access = Access(settings.auth, OriginRule(server.allowed_origins)) if settings.auth.is_on else None
+        self.access = Access(settings.auth, server.allowed_origins) if settings.auth.is_on else None
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:

@@ -19,10 +19,15 @@ from rich.table import Table
 from gateway import __version__, remote, settings
 
 app = typer.Typer(name="gateway", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=__doc__)
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+app.add_typer(keys, name="keys")
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 Url = Annotated[str, typer.Option(envvar="GATEWAY_URL", help="The gateway to talk to.")]
+Key = Annotated[
+    str | None, typer.Option(envvar="GATEWAY_KEY", help="An API key or a JWT; better in the environment, where no process list shows it.")
+]
 Arguments = Annotated[list[str] | None, typer.Argument(metavar="key=value…", help="Arguments, typed by the tool's schema.")]
 Config = Annotated[Path | None, typer.Option(help="A TOML file of settings.")]
 DEFAULT_URL = "http://localhost:8000"
@@ -39,9 +44,10 @@ def serve(
     concurrency: Annotated[int | None, typer.Option(help="Calls at once in one worker.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     debug: Annotated[bool | None, typer.Option("--debug/--no-debug", help="Tracebacks of tools in problem documents.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Serve on a public address without authentication.")] = False,
 ) -> None:
     """Serve tools over HTTP and gRPC; without an adapter, the demo tools."""
-    loaded = _load(config, adapters or [], host, port, grpc_address, pool_size, concurrency, log_level, debug)
+    loaded = _load(config, adapters or [], host, port, grpc_address, pool_size, concurrency, log_level, debug, insecure)
     # Workers are started by exec, which needs none of the C core's fork handlers, nor its line about skipping them.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from gateway.serve import run_server
@@ -54,6 +60,7 @@ def stream(
     tool: str,
     arguments: Arguments = None,
     url: Url = DEFAULT_URL,
+    key: Key = None,
     json_lines: Annotated[bool, typer.Option("--json", help="Every event as a JSON line, as the server sends them.")] = False,
     session: Annotated[str | None, typer.Option(help="Pin the call to the session's worker.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds for the whole run.")] = None,
@@ -66,7 +73,7 @@ def stream(
         elif "data" in event:
             typer.echo(json.dumps(event["data"], ensure_ascii=False))
 
-    end = _remote(remote.stream(url, tool, arguments or [], show, session=session, timeout_s=timeout))
+    end = _remote(remote.stream(url, tool, arguments or [], show, session=session, timeout_s=timeout, key=key))
     if end is None:
         err.print("the stream was cut: it had no end event", style="red")
         raise typer.Exit(1)
@@ -80,16 +87,18 @@ def stream(
 
 
 @app.command()
-def call(tool: str, arguments: Arguments = None, url: Url = DEFAULT_URL) -> None:
+def call(tool: str, arguments: Arguments = None, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Execute a unary tool and print its result as JSON."""
-    answer = _remote(remote.call(url, tool, arguments or []))
+    answer = _remote(remote.call(url, tool, arguments or [], key=key))
     typer.echo(json.dumps(answer["result"], ensure_ascii=False))
 
 
 @app.command()
-def tools(url: Url = DEFAULT_URL, as_json: Annotated[bool, typer.Option("--json", help="The catalogue as JSON.")] = False) -> None:
+def tools(
+    url: Url = DEFAULT_URL, key: Key = None, as_json: Annotated[bool, typer.Option("--json", help="The catalogue as JSON.")] = False
+) -> None:
     """List the tools of a gateway."""
-    catalogue = _remote(remote.get(url, "/v1/tools"))
+    catalogue = _remote(remote.get(url, "/v1/tools", key=key))
     if as_json:
         typer.echo(json.dumps(catalogue, ensure_ascii=False))
         return
@@ -103,13 +112,14 @@ def tools(url: Url = DEFAULT_URL, as_json: Annotated[bool, typer.Option("--json"
 @app.command()
 def runs(
     url: Url = DEFAULT_URL,
+    key: Key = None,
     state: Annotated[str | None, typer.Option(help="Only runs in this state: queued, running, ok, error …")] = None,
     tool: Annotated[str | None, typer.Option(help="Only runs of this tool.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="A run's state as JSON, a line each.")] = False,
 ) -> None:
     """List the runs of a gateway, newest first."""
-    listed = _remote(remote.runs(url, state=state, tool=tool, limit=limit))
+    listed = _remote(remote.runs(url, state=state, tool=tool, limit=limit, key=key))
     if as_json:
         for entry in listed:
             typer.echo(json.dumps(entry, ensure_ascii=False))
@@ -121,10 +131,33 @@ def runs(
 
 
 @app.command()
-def cancel(run: str, url: Url = DEFAULT_URL) -> None:
+def cancel(run: str, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Cancel a run."""
-    state = _remote(remote.cancel(url, run))
+    state = _remote(remote.cancel(url, run, key=key))
     typer.echo(state["state"])
+
+
+@keys.command("new")
+def new_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is: the name that logs and limits show.")],
+    scope: Annotated[list[str], typer.Option(help="What it may do, as often as needed: tools:NAME, tools:*, pools:NAME, metrics, admin.")],
+) -> None:
+    """Make an API key: print it, once, and the line to store, which can't be turned back into it."""
+    from gateway.auth import keys as api_keys
+
+    secret = api_keys.new_secret()
+    try:
+        line = api_keys.line_of(name, secret, scope)
+    except ValueError as exc:
+        err.print(str(exc), style="red", markup=False)
+        raise typer.Exit(2) from exc
+    typer.echo(f"key:   {secret}")
+    typer.echo(f"store: {line}")
+    err.print(
+        "The key is shown this once; give it to its user. Store the line in [auth] keys_file, or in GATEWAY_AUTH__KEYS.",
+        style="dim",
+        markup=False,
+    )
 
 
 @app.command()
@@ -162,9 +195,10 @@ def _load(
     concurrency: int | None = None,
     log_level: str | None = None,
     debug: bool | None = None,
+    insecure: bool = False,
 ) -> settings.Settings:
     """Return the settings, with what the command line says above all others."""
-    given = {"host": host, "port": port, "grpc_address": grpc_address, "debug": debug}
+    given = {"host": host, "port": port, "grpc_address": grpc_address, "debug": debug, "insecure": insecure or None}
     overrides: dict[str, Any] = {}
     server = {name: value for name, value in given.items() if value is not None}
     if server:

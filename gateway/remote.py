@@ -1,4 +1,4 @@
-"""What the command line's client commands ask of a running gateway, on httpx."""
+"""What the command line's client commands ask of a running gateway, on httpx. `key`: an API key or a JWT, where it wants one."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Refused(Exception):
         self.problem = problem
 
 
-async def get(url: str, path: str) -> Any:
+async def get(url: str, path: str, *, key: str | None = None) -> Any:
     """Return the JSON document at a path."""
-    async with _client(url) as client:
+    async with _client(url, key) as client:
         return await _document(client, "GET", path)
 
 
-async def runs(url: str, *, state: str | None, tool: str | None, limit: int) -> list[dict[str, Any]]:
+async def runs(url: str, *, state: str | None, tool: str | None, limit: int, key: str | None = None) -> list[dict[str, Any]]:
     """Return the newest runs, at most `limit`, in as many pages as that takes."""
     filters = {name: value for name, value in (("state", state), ("tool", tool)) if value is not None}
     found: list[dict[str, Any]] = []
     cursor: dict[str, str] = {}
-    async with _client(url) as client:
+    async with _client(url, key) as client:
         while len(found) < limit:
             query = {**filters, **cursor, "limit": str(min(limit - len(found), _PAGE_LIMIT))}
             page = await _document(client, "GET", "/v1/runs", params=query)
@@ -54,21 +54,28 @@ async def runs(url: str, *, state: str | None, tool: str | None, limit: int) -> 
     return found
 
 
-async def cancel(url: str, run: str) -> Any:
+async def cancel(url: str, run: str, *, key: str | None = None) -> Any:
     """Cancel a run and return its state."""
-    async with _client(url) as client:
+    async with _client(url, key) as client:
         return await _document(client, "DELETE", f"/v1/runs/{_quoted(run)}")
 
 
-async def call(url: str, tool: str, pairs: list[str]) -> Any:
+async def call(url: str, tool: str, pairs: list[str], *, key: str | None = None) -> Any:
     """Execute a unary tool; return its result and metadata."""
-    async with _client(url) as client:
+    async with _client(url, key) as client:
         body = await _arguments(client, tool, pairs)
         return await _document(client, "POST", f"/v1/tools/{_quoted(tool)}/call", json=body)
 
 
 async def stream(
-    url: str, tool: str, pairs: list[str], show: Callable[[dict[str, Any]], None], *, session: str | None, timeout_s: float | None
+    url: str,
+    tool: str,
+    pairs: list[str],
+    show: Callable[[dict[str, Any]], None],
+    *,
+    session: str | None,
+    timeout_s: float | None,
+    key: str | None = None,
 ) -> dict[str, Any] | None:
     """Execute a streaming tool; `show` gets every event as it comes. Return the end event, None for a stream that was cut."""
     options: dict[str, str] = {}
@@ -76,7 +83,7 @@ async def stream(
         options["_session"] = session
     if timeout_s is not None:
         options["_timeout_ms"] = str(int(timeout_s * 1000))
-    async with _client(url) as client:
+    async with _client(url, key) as client:
         body = await _arguments(client, tool, pairs)
         headers = {"Accept": "application/x-ndjson"}
         try:
@@ -100,15 +107,18 @@ def _quoted(name: str) -> str:
     return quote(name, safe="")
 
 
-def _client(url: str) -> httpx.AsyncClient:
+def _client(url: str, key: str | None) -> httpx.AsyncClient:
     try:
         base = httpx.URL(url)
     except httpx.InvalidURL as exc:
         raise WrongUsage(f"{url!r} is no URL: {exc}") from exc
+    if key is not None and not (key.isascii() and key.isprintable() and key):
+        raise WrongUsage("the key has characters that no key has")
     if base.scheme not in ("http", "https") or not base.host:
         raise WrongUsage(f"{url!r} is no URL of a gateway; such as http://localhost:8000")
     # A stream may be silent for long; its heartbeat, every 10 s by default, shows that it lives.
-    return httpx.AsyncClient(base_url=base, timeout=httpx.Timeout(10, read=60), trust_env=False)
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return httpx.AsyncClient(base_url=base, headers=headers, timeout=httpx.Timeout(10, read=60), trust_env=False)
 
 
 async def _arguments(client: httpx.AsyncClient, tool: str, pairs: list[str]) -> dict[str, Any]:

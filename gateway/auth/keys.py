@@ -88,9 +88,9 @@ def line_of(name: str, secret: str, scopes: Sequence[str]) -> str:
     Raises:
         ValueError: what is wrong with the name or a scope.
     """
-    line = " ".join((name, hash_of(secret), *scopes))
-    _read_line(line)
-    return line
+    words = [name, hash_of(secret), *scopes]
+    _read(words)
+    return " ".join(words)
 
 
 def read_keys(text: str) -> list[ApiKey]:
@@ -104,7 +104,7 @@ def read_keys(text: str) -> list[ApiKey]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            key = _read_line(line)
+            key = _read(line.split())
             if key.name in keys:
                 raise ValueError(f"the name {key.name!r} is there twice")
         except ValueError as exc:
@@ -117,8 +117,8 @@ def read_keys(text: str) -> list[ApiKey]:
     return list(keys.values())
 
 
-def _read_line(line: str) -> ApiKey:
-    name, *rest = line.split()
+def _read(words: Sequence[str]) -> ApiKey:
+    name, *rest = words
     if not rest:
         raise ValueError("a key is written NAME sha256:HASH SCOPE…; `gateway keys new NAME --scope …` makes one")
     if _NAME.fullmatch(name) is None:

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.passes import Passes
+from gateway.auth.scopes import scope_missing
 from gateway.auth.tickets import TTL_S, Ticket, Tickets, TicketUses
 from gateway.caller import NOBODY, Caller
 from gateway.endpoints.cookie import SessionCookie
@@ -28,6 +29,8 @@ OPEN_PATHS = frozenset(
 )
 OPEN_FOLDERS = ("/problems/", "/console/", "/static/")
 SOCKET_PATH = "/v1/ws"
+# What shows everybody's runs.
+ADMIN_FOLDER = "/v1/admin/"
 
 LookUp = Callable[[str, Caller], Awaitable[RunSource]]
 
@@ -62,6 +65,7 @@ class Authentication:
         caller = self._authenticator.check_now(given.bearer) if given.bearer is not None else self._by_cookie(given, scope)
         if caller is not None:
             remove_credentials(scope)
+            _check_path(caller, scope)
         return caller
 
     async def admit(self, connection: HTTPConnection) -> Caller:
@@ -71,9 +75,12 @@ class Authentication:
         # Whatever comes of it: nothing behind this sees them, an error least of all.
         remove_credentials(scope)
         if given.ticket is not None:
-            return await self._by_ticket(self._tickets.read(given.ticket), connection)
-        assert given.bearer is not None, "nothing else is worth a wait"
-        return await self._authenticator.check(given.bearer)
+            caller = await self._by_ticket(self._tickets.read(given.ticket), connection)
+        else:
+            assert given.bearer is not None, "nothing else is worth a wait"
+            caller = await self._authenticator.check(given.bearer)
+        _check_path(caller, scope)
+        return caller
 
     def _by_cookie(self, given: Credentials, scope: Any) -> Caller:
         session = self._cookie.find(given.cookies, scope) if given.cookies else None
@@ -116,3 +123,8 @@ def _is_open(scope: Any) -> bool:
     if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
         return True
     return bool(scope["type"] == "http" and scope["method"] == "OPTIONS")
+
+
+def _check_path(caller: Caller, scope: Any) -> None:
+    if scope["path"].startswith(ADMIN_FOLDER) and not caller.grants.admin:
+        raise scope_missing("admin")

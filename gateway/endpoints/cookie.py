@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from gateway.endpoints.origin import OriginRule
 from gateway.errors import GatewayError
 
 NAME = "snakepit_session"
@@ -25,9 +25,11 @@ _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 @dataclass(frozen=True, slots=True)
 class SessionCookie:
-    """`origins`: whose pages it counts for, besides ours. `secure`: over HTTPS; None: as the request came."""
+    """`allowed`: origins whose pages it counts for, besides ours, each by its name: `*` is none. `secure`: over HTTPS; None: as the
+    request came.
+    """
 
-    origins: OriginRule
+    allowed: frozenset[str] = frozenset()
     secure: bool | None = None
 
     def find(self, cookies: Sequence[bytes], scope: Mapping[str, Any]) -> str | None:
@@ -53,9 +55,13 @@ class SessionCookie:
         method = scope.get("method")
         if site == "none" and method in _SAFE_METHODS:
             return
-        if headers.get("origin") is not None:
-            self.origins.check(headers)
-        elif site is not None or method not in _SAFE_METHODS:
+        origin = headers.get("origin")
+        if origin is None:
+            # An older browser's GET for its own page. One of another page comes without the cookie, for SameSite.
+            is_ours = site is None and method in _SAFE_METHODS
+        else:
+            is_ours = origin in self.allowed or (site is None and _host(origin) == headers.get("host"))
+        if not is_ours:
             detail = "A session cookie counts only for requests of the gateway's own pages; send an Authorization header instead"
             raise GatewayError("origin-not-allowed", detail)
 
@@ -70,3 +76,10 @@ class SessionCookie:
 
     def _is_secure(self, scope: Mapping[str, Any]) -> bool:
         return scope["scheme"] in ("https", "wss") if self.secure is None else self.secure
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

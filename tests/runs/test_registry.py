@@ -144,7 +144,7 @@ def test_pages_are_filtered_by_state_and_tool(shelf: Shelf) -> None:
     ended, still_open, cancelled = shelf.ended(), shelf.open("opaque"), shelf.open("opaque")
     cancelled.cancel(Cause.CLIENT)
     pages = shelf.registry.page
-    assert ids(pages(limit=9, state="ok").runs) == [ended.id]
-    assert ids(pages(limit=9, tool="opaque").runs) == [cancelled.id, still_open.id]
-    assert ids(pages(limit=9, tool="opaque", state="running").runs) == [still_open.id]
-    assert pages(limit=9, tool="nobody").runs == []
+    assert ids(pages(ANONYMOUS, limit=9, state="ok").runs) == [ended.id]
+    assert ids(pages(ANONYMOUS, limit=9, tool="opaque").runs) == [cancelled.id, still_open.id]
+    assert ids(pages(ANONYMOUS, limit=9, tool="opaque", state="running").runs) == [still_open.id]
+    assert pages(ANONYMOUS, limit=9, tool="nobody").runs == []
