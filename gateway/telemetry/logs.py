@@ -14,6 +14,11 @@ import structlog
 LogFormat = Literal["auto", "json", "console"]
 
 
+def _console() -> structlog.dev.ConsoleRenderer:
+    # Not the default, which shows every frame's locals: among them there may be somebody's key.
+    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+
+
 def configure(level: str, log_format: LogFormat = "auto") -> None:
     """Send all log lines of at least `level` (debug, info, warning, error) to stderr.
 
@@ -28,7 +33,7 @@ def configure(level: str, log_format: LogFormat = "auto") -> None:
         structlog.stdlib.ExtraAdder(),
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()] if people else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [_console()] if people else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

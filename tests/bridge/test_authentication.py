@@ -70,13 +70,18 @@ async def guarded() -> AsyncIterator[Guarded]:
         yield bridge
 
 
+async def served(call: Any) -> None:
+    """Return when a call of either kind has ended well."""
+    if hasattr(call, "__aiter__"):
+        async for _ in call:
+            pass
+    else:
+        await call
+
+
 async def status(call: Any) -> grpc.StatusCode:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        if hasattr(call, "__aiter__"):
-            async for _ in call:
-                pass
-        else:
-            await call
+        await served(call)
     for person in PEOPLE:
         assert person.key not in str(caught.value)
     return caught.value.code()
@@ -160,6 +165,5 @@ async def test_a_stream_ends_unauthenticated_when_its_credential_expires() -> No
     async for bridge in serve(Brief(KeyRing())):
         bridge.pool.script = lambda call: call.send(1)
         await bridge.open_session(ADA)
-        assert await status(
-            bridge.stub.ExecuteStreamingTool(pb.ExecuteToolRequest(session_id="s", tool_name="count"), metadata=by(ADA))
-        ) is (grpc.StatusCode.UNAUTHENTICATED)
+        request = pb.ExecuteToolRequest(session_id="s", tool_name="count")
+        assert await status(bridge.stub.ExecuteStreamingTool(request, metadata=by(ADA))) is grpc.StatusCode.UNAUTHENTICATED

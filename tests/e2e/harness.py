@@ -65,7 +65,10 @@ class Served:
             )
         try:
             wait_for(self._listens, "its listeners")
-            self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
+            # As for the client commands: what it is asked with where it wants a key.
+            key = self._environment.get("GATEWAY_KEY")
+            headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+            self.client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
             if ready:
                 wait_for(self.is_ready, "its workers")
         except BaseException:
