@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.caller import ANONYMOUS
+from gateway.caller import ANONYMOUS, Caller
 from gateway.errors import GatewayError
-from gateway.sessions import Sessions
+from gateway.sessions import Sessions, session_id_of, session_key
 
 
 class Clock:
@@ -80,3 +80,19 @@ def test_an_id_outside_the_rule_is_refused(sessions: Sessions, session_id: str) 
         sessions.use(session_id, ANONYMOUS)
     assert caught.value.problem == "invalid-session"
     assert len(sessions) == 0
+
+
+def test_callers_who_choose_the_same_id_have_two_sessions(sessions: Sessions, ended: list[str]) -> None:
+    ada, bob = Caller("key:ada"), Caller("key:bob")
+    hers, his = sessions.use("a", ada, {"whose": "ada"}), sessions.use("a", bob)
+    assert (hers.id, his.id, hers.key == his.key) == ("a", "a", False)
+    assert (sessions.get("a", ada), sessions.get("a", ANONYMOUS)) == (hers, None)
+    assert sessions.end("a", bob)
+    assert (sessions.get("a", ada), ended) == (hers, [his.key])
+
+
+def test_no_id_that_a_caller_chooses_is_anothers_key() -> None:
+    key = session_key("a", "key:ada")
+    assert session_key(key, "key:bob") != key != session_key("a", "key:bob")
+    assert session_id_of(key, "key:ada") == "a"
+    assert session_key("a", ANONYMOUS.id) == session_id_of("a", ANONYMOUS.id) == "a"
