@@ -41,6 +41,8 @@ class Jwks:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
+        # As logs have it: without a password that may be in a URL.
+        self._shown = source.rpartition("@")[2]
         self._refresh_s = refresh_s
         self._retry_s = retry_s
         self._clock = clock
@@ -88,11 +90,11 @@ class Jwks:
             documents = read_key_set(await self._fetch())
             keys = _verification_keys(documents)
         except (ValueError, OSError, httpx.HTTPError, httpx.InvalidURL) as exc:
-            _log.warning("keys of the identity provider not loaded", source=self._source, reason=str(exc) or type(exc).__name__)
+            _log.warning("keys of the identity provider not loaded", source=self._shown, reason=str(exc) or type(exc).__name__)
             return False
         if documents != self._documents:
             self._documents, self._keys = documents, keys
-            _log.info("keys of the identity provider loaded", source=self._source, keys=len(keys))
+            _log.info("keys of the identity provider loaded", source=self._shown, keys=len(keys))
             self.changed()
         self.loaded = True
         return True

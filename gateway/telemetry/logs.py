@@ -49,6 +49,9 @@ def configure(level: str, log_format: LogFormat = "auto") -> None:
         logger.handlers = []
         logger.propagate = name != "uvicorn.access"
         logger.setLevel(logging.WARNING)
+    for name in ("httpx", "httpcore"):
+        # A line for each request that we make, with its URL.
+        logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -125,3 +125,9 @@ async def test_an_address_nobody_listens_at_is_no_failure_of_ours() -> None:
     jwks = Jwks("http://127.0.0.1:9/jwks.json")
     assert not await jwks.load()
     assert not jwks.loaded
+
+
+async def test_a_password_in_the_address_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not await Jwks("http://user:pass-word@127.0.0.1:9/jwks.json").load()
+    said = capsys.readouterr().out
+    assert ("127.0.0.1:9" in said, "pass-word" in said) == (True, False)

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from openapi_spec_validator import validate
 
 from gateway.auth.keys import line_of, new_secret, read_keys
 from tests.auth.provider import AUDIENCE, ISSUER, Provider, provided
@@ -138,8 +139,6 @@ async def test_what_is_under_admin_is_for_admins(guarded: Running) -> None:
 
 
 async def test_openapi_says_how_to_authenticate_and_shows_what_its_caller_may_run(guarded: Running) -> None:
-    from openapi_spec_validator import validate
-
     document = (await get(guarded, "/openapi.json", EVE.bearer)).json()
     validate(document)
     paths = document["paths"]

@@ -12,6 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from gateway import timers
 from tests.auth.provider import AUDIENCE, ISSUER, Provider, provided
 from tests.conftest import Running, Serve, until, within
 from tests.endpoints.conftest import JSON, NDJSON, SSE, problem, raw
@@ -118,7 +119,5 @@ async def test_a_reader_that_left_in_time_leaves_no_timer_behind(federated: tupl
     running.pool.script = lambda call: call.end()
     answer = await running.client.get(STREAM, headers={**SSE, **brief(provider, 1000)})
     assert '"status":"ok"' in answer.text
-    from gateway import timers
-
     kept = [timer.callback for _, _, timer in timers.running()._heap if timer.callback is not None]
     assert not [callback for callback in kept if "_expire" in repr(callback)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from websockets.asyncio.client import connect
 from gateway.codec.websocket import SUBPROTOCOL
 from tests.conftest import FakeCall, Running, Serve, until, within
 from tests.endpoints.conftest import JSON, NDJSON, SSE, messages, problem
-from tests.endpoints.people import ADA, ADMIN, BOB, auth
+from tests.endpoints.people import ADA, ADMIN, BOB, EVE, auth
 from tests.endpoints.test_websocket import joined
 
 UNKNOWN = "r_01M84YH961VSHM9HBZ2MDR7BNJ"
@@ -179,8 +180,6 @@ async def test_a_socket_that_does_not_say_who_it_is_is_closed_4401(guarded: Runn
 
 
 async def test_a_subprotocol_may_carry_the_key_and_is_never_echoed(guarded: Running) -> None:
-    from base64 import urlsafe_b64encode
-
     token = f"bearer.{urlsafe_b64encode(ADA.key.encode()).decode().rstrip('=')}"
     for offered in ([SUBPROTOCOL, token], [token, SUBPROTOCOL]):
         async with connect(f"{guarded.ws_url}/v1/ws", subprotocols=offered, proxy=None) as socket:  # type: ignore[arg-type]
@@ -209,8 +208,6 @@ async def test_a_plain_socket_needs_a_credential_in_its_handshake(guarded: Runni
 
 
 async def test_a_tool_out_of_reach_closes_a_plain_socket_4403(guarded: Running) -> None:
-    from tests.endpoints.people import EVE
-
     assert (await closed(f"{guarded.ws_url}/v1/tools/count/ws", additional_headers=EVE.bearer))[0] == 4403
     async with joined(guarded, additional_headers=EVE.bearer) as client:
         await client.subscribe("a")
