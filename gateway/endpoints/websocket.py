@@ -1,8 +1,8 @@
 """Runs over WebSocket: the routes of `/v1/ws`, with the subprotocol, and of the plain `/v1/tools/{tool}/ws`.
 
-A socket is checked (its origin, the number of open sockets, what it asks for) and then served by a Socket (subprotocol.py) or
-a PlainSocket (plainsocket.py). A browser shows its page nothing of an HTTP error here, so all refusals but that of a
-wrong origin are close frames. Source: docs of the protocol, section 6.
+A socket is checked (its host and origin, the number of open sockets, what it asks for) and then served by a Socket (subprotocol.py)
+or a PlainSocket (plainsocket.py). A browser shows its page nothing of an HTTP error here, so all refusals but that of a
+wrong host or origin are close frames. Source: docs of the protocol, section 6.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from gateway.endpoints import arguments
 from gateway.endpoints.attachment import find_run, read_event_id
 from gateway.endpoints.duplex import Closing, SocketSettings
 from gateway.endpoints.options import STARTING_OPTIONS, read_options
-from gateway.endpoints.origin import OriginRule
 from gateway.endpoints.plainsocket import DONE, PlainSocket
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import CallReader
@@ -31,15 +30,11 @@ from gateway.runs.policy import ReaderOptions
 from gateway.runs.source import RunSource
 
 
-def router(
-    reader: CallReader, settings: SocketSettings, origins: OriginRule, sockets: Sockets, check: CredentialCheck | None = None
-) -> APIRouter:
+def router(reader: CallReader, settings: SocketSettings, sockets: Sockets, check: CredentialCheck | None = None) -> APIRouter:
     """Return the routes of this module. `check` is asked about the `token` of a `connection_init`; None: everybody may come in."""
     routes = APIRouter()
 
     async def many(websocket: WebSocket) -> None:
-        if not await admitted(websocket):
-            return
         if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
             await answer(websocket, Closing(4406, f"the subprotocol is {SUBPROTOCOL}"))
         elif (refusal := sockets.refusal()) is not None:
@@ -48,8 +43,6 @@ def router(
             await sockets.serve(Socket(websocket, reader, settings, check))
 
     async def one(websocket: WebSocket, tool: str) -> None:
-        if not await admitted(websocket):
-            return
         refusal = sockets.refusal()
         if refusal is not None:
             await answer(websocket, refusal)
@@ -86,21 +79,22 @@ def router(
             return
         await sockets.serve(PlainSocket(websocket, run, ReaderOptions(after=after, lag_bytes=settings.lag_bytes), settings))
 
-    async def admitted(websocket: WebSocket) -> bool:
-        try:
-            origins.check(websocket.headers)
-        except GatewayError as error:
-            await websocket.send_denial_response(problem_response(error))
-            return False
-        return True
-
     routes.add_api_websocket_route("/v1/ws", many)
     routes.add_api_websocket_route("/v1/tools/{tool}/ws", one)
     return routes
 
 
+_NOT_ACCEPTED = frozenset({"host-not-allowed", "origin-not-allowed", "invalid-request"})
+
+
 async def refuse(websocket: WebSocket, error: GatewayError) -> None:
-    """Refuse a socket that may not come in: by a close frame, which a page can read, with the code of the error."""
+    """Refuse a socket that may not come in: by a close frame, which a page can read, with the code of the error.
+
+    One for another host, or of a page that may not be here, is not even accepted.
+    """
+    if error.problem in _NOT_ACCEPTED:
+        await websocket.send_denial_response(problem_response(error))
+        return
     offered = websocket.scope.get("subprotocols", [])
     await answer(websocket, Closing(CODES[error.code].ws_close, error.detail), subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
 

@@ -32,7 +32,7 @@ class Guarded:
     def __init__(self, authenticator: Authenticator) -> None:
         self.pool = FakePool()
         self.hub = Hub(Catalog([self.pool]), {"default": self.pool}, HubLimits())  # type: ignore[list-item, dict-item]
-        self.server = BridgeServer(BridgeService(self.hub, Sessions()), "127.0.0.1:0", [CallerInterceptor(authenticator)])
+        self.server = BridgeServer(BridgeService(self.hub, Sessions()), "127.0.0.1:0", interceptors=[CallerInterceptor(authenticator)])
         self.stub: Any = None
         self.channel: Any = None
 

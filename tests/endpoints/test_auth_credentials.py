@@ -276,7 +276,7 @@ async def test_a_star_allows_no_page_to_use_the_cookie(serve: Serve) -> None:
 
 async def test_what_somebody_chose_to_send_goes_before_the_cookie(guarded: Running) -> None:
     cookie = pair(await signed_in(guarded))
-    answer = await get(guarded, STREAM, {"Cookie": cookie, "Sec-Fetch-Site": "cross-site", **BOB.bearer})
+    answer = await get(guarded, STREAM, {"Cookie": cookie, "Sec-Fetch-Site": "same-origin", **BOB.bearer})
     assert (answer.status_code, guarded.pool.calls[0].call.caller.id) == (200, "key:bob")
 
 
