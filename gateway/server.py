@@ -20,13 +20,13 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
 from gateway import timers
 from gateway.codec.websocket import text_frames
 from gateway.direct import DirectExchange
 from gateway.endpoints.connection import LINK_EXTENSION
+from gateway.pacing import PacedWebSocket
 
 _log = structlog.get_logger("gateway.server")
 
@@ -132,7 +132,7 @@ class LinkedHttp(HttpToolsProtocol):
         self._start_asgi_task(cycle, application)
 
 
-class LinkedWebSocket(WebSocketsSansIOProtocol):
+class LinkedWebSocket(PacedWebSocket):
     """WebSocket that is its socket's SocketLink."""
 
     def handle_connect(self, event: Any) -> None:
