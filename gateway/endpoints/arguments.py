@@ -43,7 +43,7 @@ def from_body(body: bytes, content_type: str | None, *, depth_limit: int) -> dic
         raise GatewayError("invalid-body", f"The body is not JSON: {exc}") from exc
     if not isinstance(arguments, dict):
         raise GatewayError("invalid-body", f"The body is a JSON {_kind(arguments)}; it must be an object of arguments")
-    check_depth(arguments, body, depth_limit)
+    check_depth(arguments, depth_limit, body)
     return arguments
 
 
@@ -58,14 +58,14 @@ def from_query(pairs: Sequence[tuple[str, str]], schema: Schema | None, *, depth
     return {name: _typed(texts, schema, name, depth_limit) for name, texts in values.items()}
 
 
-def check_depth(value: Any, text: bytes, limit: int) -> None:
-    """Return if `value`, whose JSON text is `text`, is nested at most `limit` deep.
+def check_depth(value: Any, limit: int, text: bytes | None = None) -> None:
+    """Return if `value` is nested at most `limit` deep. `text`: its JSON text, where it is at hand.
 
     Raises:
         GatewayError: `invalid-body`, naming the limit.
     """
     # A text with fewer brackets than the limit can't be deeper: no walk for nearly every request.
-    if text.count(b"[") + text.count(b"{") <= limit:
+    if text is not None and text.count(b"[") + text.count(b"{") <= limit:
         return
     level, depth = [value], 0
     while level := [child for item in level if isinstance(item, dict | list) for child in _children(item)]:
@@ -114,7 +114,7 @@ def _json_or_text(text: str, depth_limit: int) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return text
-    check_depth(value, text.encode(), depth_limit)
+    check_depth(value, depth_limit, text.encode())
     return value
 
 
