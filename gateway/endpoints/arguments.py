@@ -22,6 +22,8 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _CONTAINERS = frozenset({"array", "object"})
 _REFERENCE = "#/$defs/"
+# How far a type is followed through references and alternatives, which may lead back to where they began.
+_REFERENCES_LIMIT = 8
 
 
 def from_body(body: bytes, content_type: str | None, *, depth_limit: int) -> dict[str, Any]:
@@ -118,8 +120,10 @@ def _json_or_text(text: str, depth_limit: int) -> Any:
     return value
 
 
-def _types(schema: Schema, root: Schema) -> frozenset[str]:
-    """Return the JSON types that a property's schema allows; empty where it says none."""
+def _types(schema: Schema, root: Schema, depth: int = 0) -> frozenset[str]:
+    """Return the JSON types that a property's schema allows; empty where it says none, or only by way of itself."""
+    if depth > _REFERENCES_LIMIT:
+        return frozenset()
     schema = _resolve(schema, root)
     named = schema.get("type")
     if isinstance(named, str):
@@ -129,7 +133,7 @@ def _types(schema: Schema, root: Schema) -> frozenset[str]:
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if values is not None:
         return frozenset(_kind(value) for value in values)
-    return frozenset().union(*(_types(option, root) for key in ("anyOf", "oneOf") for option in schema.get(key, ())))
+    return frozenset().union(*(_types(option, root, depth + 1) for key in ("anyOf", "oneOf") for option in schema.get(key, ())))
 
 
 def _items(schema: Schema, root: Schema) -> frozenset[str]:
@@ -140,7 +144,7 @@ def _items(schema: Schema, root: Schema) -> frozenset[str]:
 
 
 def _resolve(schema: Schema, root: Schema) -> Schema:
-    for _ in range(8):
+    for _ in range(_REFERENCES_LIMIT):
         reference = schema.get("$ref", "")
         if not reference.startswith(_REFERENCE):
             break
