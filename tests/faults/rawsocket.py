@@ -15,6 +15,13 @@ from tests.e2e.harness import PATIENCE_S, Served
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def get(path: str, *headers: str) -> bytes:
     """Return a GET request."""
     return "\r\n".join((f"GET {path} HTTP/1.1", "Host: localhost", *headers, "", "")).encode()

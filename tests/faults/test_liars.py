@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +16,7 @@ from tests.e2e.harness import JOURNAL_ADAPTER, ROOT, Served, served, until, wait
 from tests.faults.bystanders import POOL, bystanders
 from tests.faults.containment import contained
 from tests.faults.liar import DESCRIPTIONS, LIES
+from tests.faults.rawsocket import free_port
 
 SETTINGS = f"""
 [[pools]]
@@ -25,12 +25,6 @@ adapter = "{JOURNAL_ADAPTER}"
 size = 1
 concurrency = 16
 """
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def pool(name: str, port: int) -> str:
