@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.endpoints.exchange import Headers
+from gateway.endpoints.exposure import ANSWER_HEADERS
 from gateway.endpoints.express import Endpoint, ExpressApp
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import body_too_large, is_declared_larger
@@ -175,7 +176,8 @@ class DirectExchange:
         return not self._protocol.flow.write_paused
 
     def begin(self, headers: Headers, body: bytes) -> None:
-        lines = [b"%b: %b\r\n" % header for header in (*self._protocol.server_state.default_headers, *headers)]
+        more: Headers = self._scope.get(ANSWER_HEADERS, ())
+        lines = [b"%b: %b\r\n" % header for header in (*self._protocol.server_state.default_headers, *headers, *more)]
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         if (responses := self._app.responses) is not None:
