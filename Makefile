@@ -4,7 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: run test lint types bench compiled openapi protos fmt clean
+MINUTES ?= 10
+LOG ?= memory
+
+.PHONY: run test lint types bench soak compiled openapi protos fmt clean
 
 run: $(STAMP)
 	$(BIN)/gateway serve
@@ -28,6 +31,9 @@ fmt: $(STAMP)
 
 bench: $(STAMP) .venv/.bench .venv/.compiled
 	$(BIN)/python -m benchmarks --build compiled --peers interpreted,envoy,naive $(if $(CASES),--cases $(CASES))
+
+soak: $(STAMP)
+	$(BIN)/python -m soak --minutes $(MINUTES) --log $(LOG)
 
 # The gateway as machine code (mypyc), as our wheels have it; needs a C compiler. It is built from a copy, and put
 # aside: beside the sources it would be what runs, whatever is changed in them.
@@ -63,7 +69,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 # Tests that need one of these programs (program:package) are skipped where it isn't there; where we may, we install it.
-PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy nginx:nginx-light
+PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy nginx:nginx-light faketime:faketime
 
 .PHONY: packages
 packages:

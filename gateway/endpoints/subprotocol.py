@@ -169,7 +169,7 @@ class Socket(Duplex):
         values = payload.get("args", {})
         if not isinstance(values, dict):
             raise GatewayError("invalid-option", "`args` is an object of arguments", errors=[FieldError("args", "must be an object")])
-        arguments.check_depth(values, str(values).encode(), self._calls.limits.depth)
+        arguments.check_depth(values, self._calls.limits.depth)
         credit = read_credit(payload)
         given = ((option, value) for option, value in payload.items() if option not in _OWN_MEMBERS and value is not None)
         options = [(f"_{option}", _option_text(option, value)) for option, value in given]
