@@ -22,7 +22,7 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
-from gateway.endpoints import background, call, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints import background, call, console, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
 from gateway.endpoints.duplex import SocketSettings
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.gauges import Gauges
@@ -209,6 +209,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         sessions.router(gateway.sessions, limits, gateway.hub),
         health.router(gateway.hub),
         websocket.router(reader, socket_settings, OriginRule(server.allowed_origins), gateway.sockets),
+        console.router(),
     )
     if gateway.tally is not None:
         app.responses = ResponseTally()
