@@ -175,6 +175,11 @@ export class Gateway {
     cancel(id: string): Promise<RunState>
     attach<Chunk = Json>(id: string, options?: AttachOptions): Run<Chunk>
   }
+  /** Where it is, with a slash at the end. */
+  readonly baseUrl: string
+  /** Have the gateway set a cookie for a key, which goes with every request from then on. */
+  signIn(key: string): Promise<void>
+  signOut(): Promise<void>
   tools(): Promise<Tool[]>
   tool(name: string): Promise<Tool>
   pools(): Promise<Pool[]>

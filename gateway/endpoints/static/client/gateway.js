@@ -21,6 +21,24 @@ export class Gateway {
     this.runs = new Runs(this.http)
   }
 
+  /** Where it is, with a slash at the end. */
+  get baseUrl() {
+    return String(this.http.baseUrl)
+  }
+
+  /**
+   * Have the gateway set a cookie for a key, which goes with every request from then on.
+   * @param {string} key
+   */
+  async signIn(key) {
+    await this.http.open("POST", "/v1/signin", { body: { key } })
+  }
+
+  /** Have the cookie taken away. */
+  async signOut() {
+    await this.http.open("POST", "/v1/signout")
+  }
+
   /** Return the catalogue. */
   async tools() {
     return (await this.http.json("GET", "/v1/tools")).tools

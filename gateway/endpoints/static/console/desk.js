@@ -1,0 +1,58 @@
+/** The recordings of this page. They go on while the reader looks at something else; the oldest are put away when there are many. */
+
+import { Recording } from "./recording.js"
+import { gateway, socket } from "./server.js"
+
+const RECORDINGS_LIMIT = 8
+
+/** @type {Recording[]} */
+const recordings = []
+
+/** @typedef {{ transport: "sse" | "websocket", options: Record<string, any> }} Choices */
+
+/**
+ * Start a tool and return its recording, which is being followed.
+ * @param {string} tool
+ * @param {Record<string, any>} args
+ * @param {Choices} choices
+ */
+export function start(tool, args, { transport, options }) {
+  const way = transport === "websocket" ? socket : gateway
+  const key = crypto.randomUUID()
+  return put(
+    new Recording({
+      tool,
+      args,
+      // Without an id, a resumed recording asks for the same run again, by its key.
+      open: (lastEventId, id) =>
+        id === null
+          ? way.stream(tool, args, { ...options, leaving: "leave", idempotencyKey: key })
+          : (way === gateway ? gateway.runs : socket).attach(id, { lastEventId: lastEventId ?? undefined }),
+      cancel: (id) => gateway.runs.cancel(id),
+    }),
+  )
+}
+
+/**
+ * Return the recording of a run: the one that there is, or a new one that reads it from its beginning.
+ * @param {string} id
+ */
+export function find(id) {
+  const found = recordings.find((recording) => recording.id === id)
+  if (found !== undefined) return found
+  const recording = new Recording({
+    tool: "",
+    id,
+    open: (lastEventId) => gateway.runs.attach(id, { lastEventId: lastEventId ?? undefined }),
+    cancel: () => gateway.runs.cancel(id),
+  })
+  return put(recording)
+}
+
+/** @param {Recording} recording */
+function put(recording) {
+  recordings.push(recording)
+  if (recordings.length > RECORDINGS_LIMIT) recordings.shift()?.disconnect()
+  recording.follow()
+  return recording
+}
