@@ -441,7 +441,7 @@ async def test_key_is_asked_for_where_the_gateway_wants_one(console: Console) ->
 @pytest.mark.parametrize("view", ["tools", "run", "error", "runs", "pools"])
 async def test_axe_finds_nothing(console: Console, gateway: Served, view: str, scheme: Any) -> None:
     if not AXE.is_file():
-        pytest.skip(f"axe-core is not at {AXE}; make packages installs it, where there is npm")
+        pytest.skip(f"axe-core is not at {AXE}; `make test` installs it, where there is npm")
     await console.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     if view == "run":
         await console.start("train_with_progress", epochs=2)
