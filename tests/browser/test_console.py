@@ -417,7 +417,7 @@ async def test_key_is_asked_for_where_the_gateway_wants_one(console: Console) ->
             await route.fulfill(status=401, content_type="application/problem+json", body=json.dumps(problem))
 
     async def sign_in(route: Any) -> None:
-        key = route.request.post_data_json["key"]
+        key = route.request.post_data_json["token"]
         if key == "right":
             keys.append(key)
             await route.fulfill(status=204)
@@ -435,6 +435,9 @@ async def test_key_is_asked_for_where_the_gateway_wants_one(console: Console) ->
     await dialog.get_by_role("button", name="Sign in").click()
     await expect(dialog).to_be_hidden()
     await expect(console.page.get_by_role("link", name="numbered")).to_be_visible()
+    await console.page.route("**/v1/signout", lambda route: route.fulfill(status=204))
+    await console.page.get_by_role("button", name="Sign out").click()
+    await expect(console.page.get_by_role("button", name="Sign out")).to_have_count(0)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

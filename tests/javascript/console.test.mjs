@@ -114,12 +114,17 @@ test("a problem's errors are told by field", () => {
 })
 
 test("snippets quote what has to be quoted", () => {
-  const asked = { baseUrl: "http://localhost:8000/", tool: "a b", args: { text: "it's", on: true, no: null, list: [1, { x: false }] }, options: { timeoutMs: 5 }, query: "?_timeout_ms=5", streams: true }
+  const asked = { baseUrl: "http://localhost:8000/", tool: "a b", args: { text: "it's", on: true, no: null, list: [1, { x: false }] }, options: { timeoutMs: 5 }, query: "?_timeout_ms=5", streams: true, needsKey: false }
   assert.equal(
     SNIPPETS.curl(asked),
     `curl -N -H 'Content-Type: application/json' -d '{"text":"it'\\''s","on":true,"no":null,"list":[1,{"x":false}]}' 'http://localhost:8000/v1/tools/a%20b/stream?_timeout_ms=5'`,
   )
   assert.match(SNIPPETS.Python(asked), /json=\{"text": "it's", "on": True, "no": None, "list": \[1, \{"x": False\}\]\}/)
+  for (const [name, key] of [["curl", /-H "Authorization: Bearer \$GATEWAY_KEY" /], ["fetch", /token: GATEWAY_KEY/], ["Python", /os\.environ\['GATEWAY_KEY'\]/]]) {
+    assert.match(SNIPPETS[name]({ ...asked, needsKey: true }), key)
+    assert.match(SNIPPETS[name]({ ...asked, needsKey: true, streams: false }), key)
+    assert.doesNotMatch(SNIPPETS[name](asked), key)
+  }
   assert.match(SNIPPETS.fetch({ ...asked, streams: false }), /gateway\.call\("a b", \{.*\}, \{"timeoutMs":5\}\)/)
 })
 

@@ -15,6 +15,8 @@ from tests.e2e.harness import DEMO_ADAPTER, JOURNAL_ADAPTER, ROOT, served
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")
+# Node 20 has a WebSocket for those who ask.
+SOCKET_FLAGS = ("--experimental-websocket", "--no-warnings")
 TSC = ROOT / ".venv" / "node" / "node_modules" / ".bin" / "tsc"
 
 needs_node = pytest.mark.skipif(NODE is None, reason="there is no node; on Debian: apt-get install nodejs")
@@ -38,9 +40,7 @@ def test_module_in_node(path: Path) -> None:
 
 @needs_node
 def test_client_and_a_gateway(tmp_path: Path) -> None:
-    """The examples of the docs, on a socket and without one, against a real gateway."""
-    version = int(node("-p", "process.versions.node").split(".")[0])
-    flags = [] if version >= 22 else ["--experimental-websocket", "--no-warnings"]
+    """Over HTTP and on a socket, against a real gateway."""
     settings = f"""
 [[pools]]
 name = "journal"
@@ -54,7 +54,7 @@ adapter = "{DEMO_ADAPTER}"
 size = 2
 """
     with served(tmp_path, settings=settings) as gateway:
-        node(*flags, "--test", "--test-reporter=tap", str(HERE / "live.mjs"), GATEWAY_URL=gateway.url)
+        node(*SOCKET_FLAGS, "--test", "--test-reporter=tap", str(HERE / "live.mjs"), GATEWAY_URL=gateway.url)
         assert gateway.is_idle()
 
 
@@ -69,3 +69,15 @@ def test_every_export_has_its_types() -> None:
     exported = set(re.findall(r"\w+", " ".join(re.findall(r"export \{([^}]*)\}", (STATIC / "client.js").read_text()))))
     declared = set(re.findall(r"export class (\w+)", (STATIC / "client.d.ts").read_text()))
     assert exported == declared
+
+
+@needs_node
+def test_examples_of_the_docs_run(tmp_path: Path) -> None:
+    examples = re.findall(r"^```js\n(.*?)^```", (ROOT / "docs" / "javascript-client.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(examples) >= 5
+    with served(tmp_path, str(DEMO_ADAPTER)) as gateway:
+        for number, example in enumerate(examples):
+            path = tmp_path / f"{number}.mjs"
+            here = example.replace("./client.js", (STATIC / "client.js").as_uri()).replace("http://localhost:8000", gateway.url)
+            path.write_text(here)
+            assert node(*SOCKET_FLAGS, str(path))

@@ -177,8 +177,8 @@ export class Gateway {
   }
   /** Where it is, with a slash at the end. */
   readonly baseUrl: string
-  /** Have the gateway set a cookie for a key, which goes with every request from then on. */
-  signIn(key: string): Promise<void>
+  /** Trade a key or a token for a cookie that no script can read, and that goes with every request of this page from then on. */
+  signIn(token: string): Promise<void>
   signOut(): Promise<void>
   tools(): Promise<Tool[]>
   tool(name: string): Promise<Tool>

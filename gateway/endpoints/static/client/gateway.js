@@ -27,11 +27,11 @@ export class Gateway {
   }
 
   /**
-   * Have the gateway set a cookie for a key, which goes with every request from then on.
-   * @param {string} key
+   * Trade a key or a token for a cookie that no script can read, and that goes with every request of this page from then on.
+   * @param {string} token
    */
-  async signIn(key) {
-    await this.http.open("POST", "/v1/signin", { body: { key } })
+  async signIn(token) {
+    await this.http.open("POST", "/v1/signin", { body: { token } })
   }
 
   /** Have the cookie taken away. */

@@ -1,7 +1,7 @@
 /** The recordings of this page. They go on while the reader looks at something else; the oldest are put away when there are many. */
 
 import { Recording } from "./recording.js"
-import { gateway, socket } from "./server.js"
+import { gateway, keyless, socket } from "./server.js"
 
 const RECORDINGS_LIMIT = 8
 
@@ -53,6 +53,9 @@ export function find(id) {
 function put(recording) {
   recordings.push(recording)
   if (recordings.length > RECORDINGS_LIMIT) recordings.shift()?.disconnect()
-  recording.follow()
+  recording.follow().then(() => {
+    // A socket is closed for want of a key, where a request would be refused.
+    if (recording.error?.slug === "unauthenticated") keyless()
+  })
   return recording
 }

@@ -7,7 +7,7 @@ import { ProblemNote } from "./problem.js"
 import { hashOf, useRoute } from "./route.js"
 import { RunPage, RunsPage } from "./runspage.js"
 import { gateway } from "./server.js"
-import { SignIn } from "./signin.js"
+import { SignIn, SignOut } from "./signin.js"
 import { ThemeSwitch } from "./theme.js"
 import { ToolList } from "./toollist.js"
 import { ToolPage } from "./toolpage.js"
@@ -32,6 +32,7 @@ function App() {
       <nav aria-label="Console">
         ${VIEWS.map((view) => html`<a href=${hashOf(view)} aria-current=${route.view === view ? "page" : undefined}>${view[0].toUpperCase() + view.slice(1)}</a>`)}
       </nav>
+      <${SignOut} />
       <${ThemeSwitch} />
     </header>
     <div class=${`layout ${route.view} ${route.tool === null ? "" : "chosen"}`}>

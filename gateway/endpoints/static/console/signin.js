@@ -1,7 +1,7 @@
 /** The dialog that asks for a key, where the gateway wants one. The key becomes a cookie that no script can read. */
 
 import { html, useEffect, useRef, useState } from "./html.js"
-import { gateway, whenKeyless } from "./server.js"
+import { gateway, isSignedIn, rememberSignIn, whenKeyless } from "./server.js"
 
 /** @param {{ onSignedIn: () => void }} props */
 export function SignIn({ onSignedIn }) {
@@ -15,6 +15,7 @@ export function SignIn({ onSignedIn }) {
     const key = new FormData(event.target).get("key")
     try {
       await gateway.signIn(String(key))
+      rememberSignIn(true)
       event.target.reset()
       setError("")
       dialog.current.close()
@@ -36,4 +37,14 @@ export function SignIn({ onSignedIn }) {
       <p class="actions"><button class="primary">Sign in</button><button type="button" onClick=${() => dialog.current.close()}>Not now</button></p>
     </form>
   </dialog>`
+}
+
+/** Shown to those who have signed in; the page begins anew without them. */
+export function SignOut() {
+  async function leave() {
+    await gateway.signOut()
+    rememberSignIn(false)
+    location.reload()
+  }
+  return isSignedIn() && html`<button type="button" onClick=${leave}>Sign out</button>`
 }

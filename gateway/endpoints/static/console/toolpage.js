@@ -9,7 +9,7 @@ import { hashOf } from "./route.js"
 import { DEFAULTS, RunOptions, optionsOf } from "./runoptions.js"
 import { RunPanel } from "./runpanel.js"
 import { argumentsOf, errorsByField, fieldsOf } from "./schema.js"
-import { gateway } from "./server.js"
+import { gateway, isSignedIn } from "./server.js"
 import { SNIPPETS } from "./snippets.js"
 
 /** Of a tool that can't be described: all its arguments as one JSON object. @type {import("./schema.js").Field} */
@@ -113,5 +113,5 @@ function asked(tool, args, choices, streams) {
   const { onDisconnect, overflow, ...common } = optionsOf(choices)
   const options = streams ? optionsOf(choices) : common
   const query = new URLSearchParams(Object.entries(options).map(([name, value]) => [`_${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`, String(value)]))
-  return { baseUrl: gateway.baseUrl, tool: tool.name, args, options, query: query.size === 0 ? "" : `?${query}`, streams }
+  return { baseUrl: gateway.baseUrl, tool: tool.name, args, options, query: query.size === 0 ? "" : `?${query}`, streams, needsKey: isSignedIn() }
 }
