@@ -7,7 +7,9 @@ once. The policy lets the page run and fetch what this gateway serves, and nothi
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -32,16 +34,19 @@ HEADERS: Mapping[str, str] = {
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
+    "Vary": "Accept-Encoding",
     "X-Content-Type-Options": "nosniff",
 }
 
 
 class StaticFile(NamedTuple):
-    """A file as it is served. `etag` is a digest of its bytes, in quotes."""
+    """A file as it is served. `etag` is a digest of its bytes, in quotes; the compressed form has one of its own."""
 
     body: bytes
+    compressed: bytes
     media_type: str
     etag: str
+    compressed_etag: str
 
 
 def router(folder: Path = STATIC) -> APIRouter:
@@ -72,8 +77,9 @@ def _read(folder: Path) -> dict[str, StaticFile]:
     for path in sorted(folder.rglob("*")):
         if path.suffix in MEDIA_TYPES and path.is_file():
             body = path.read_bytes()
-            etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-            files[path.relative_to(folder).as_posix()] = StaticFile(body, MEDIA_TYPES[path.suffix], etag)
+            digest = hashlib.sha256(body).hexdigest()[:32]
+            file = StaticFile(body, gzip.compress(body, mtime=0), MEDIA_TYPES[path.suffix], f'"{digest}"', f'"{digest}-gzip"')
+            files[path.relative_to(folder).as_posix()] = file
     return files
 
 
@@ -85,15 +91,28 @@ def _answer(request: Request, file: StaticFile | None) -> Response:
     """
     if file is None:
         raise GatewayError("route-not-found", f"No file {request.url.path[:200]!r} is served here; the console is at /console")
-    headers = {**HEADERS, "ETag": file.etag}
-    if _has_current(request.headers.get("if-none-match", ""), file.etag):
+    compressed = _takes_gzip(request.headers.get("accept-encoding", ""))
+    body = file.compressed if compressed else file.body
+    headers = {**HEADERS, "ETag": file.compressed_etag if compressed else file.etag}
+    if _has_current(request.headers.get("if-none-match", ""), file):
         return Response(status_code=304, headers=headers)
+    if compressed:
+        headers["Content-Encoding"] = "gzip"
     if request.method == "HEAD":
-        return Response(headers={**headers, "Content-Length": str(len(file.body))}, media_type=file.media_type)
-    return Response(file.body, headers=headers, media_type=file.media_type)
+        return Response(headers={**headers, "Content-Length": str(len(body))}, media_type=file.media_type)
+    return Response(body, headers=headers, media_type=file.media_type)
 
 
-def _has_current(if_none_match: str, etag: str) -> bool:
+def _takes_gzip(accept_encoding: str) -> bool:
+    """Return whether a client names gzip and doesn't refuse it with a weight of 0 (RFC 9110 §12.5.3)."""
+    for coding in accept_encoding.split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip().lower() == "gzip":
+            return re.fullmatch(r"\s*q=0(\.0*)?\s*", weight) is None
+    return False
+
+
+def _has_current(if_none_match: str, file: StaticFile) -> bool:
     """Return whether a client has the file as it is: weak comparison of each tag (RFC 9110 §13.1.2); a proxy may have weakened it."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in tags or tags == ["*"]
+    return file.etag in tags or file.compressed_etag in tags or tags == ["*"]

@@ -11,6 +11,7 @@ import pytest_asyncio
 from playwright.async_api import BrowserContext, Page
 
 from tests.e2e.harness import PATIENCE_S, Served, until
+from tests.e2e.proxy import proxied
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
 
@@ -113,6 +114,23 @@ async def test_tabs_share_one_connection_and_the_run_of_one_outlives_the_other(b
         gateway.open_gate(f"tab-{number}", 2)
         assert await tabs[number].evaluate("told") == {"end": "ok", "seen": [1, 2]}
         await tabs[number].close()
+
+
+@pytest.mark.parametrize("way", ["http", "socket", "shared"])
+async def test_run_whose_network_is_cut_is_read_on(browser: BrowserContext, gateway: Served, way: str) -> None:
+    tag = f"client-cut-{way}"
+    async with proxied(gateway.port) as proxy:
+        page = await prepared(browser, f"{proxy.url}/console", proxy.url)
+        reading = asyncio.ensure_future(read(page, way, "held", tag=tag, count=1000, gate=501))
+        await has_seen(page, 500)
+        proxy.refuse()
+        proxy.cut()
+        gateway.open_gate(tag, 501)
+        await until(lambda: "done" in gateway.journal(tag), "the tool to go on while nobody is there")
+        await proxy.restore()
+        assert await reading == {"end": "ok", "seen": list(range(1, 1001))}
+        await page.close()
+    assert gateway.journal(tag) == ["start", "done", "finally", "cleanup"]
 
 
 async def test_slow_tab_makes_its_tool_wait(page: Page, gateway: Served) -> None:

@@ -67,6 +67,18 @@ async def test_copy_that_is_current_is_not_sent_again(running: Running) -> None:
     assert (changed.status_code, changed.content) == (200, first.content)
 
 
+@pytest.mark.parametrize(
+    ("accepted", "compressed"),
+    [("gzip", True), ("br, GZIP;q=0.5", True), ("gzip;q=0", False), ("gzip; q=0.00", False), ("br", False), ("", False)],
+)
+async def test_file_is_compressed_for_who_takes_that(running: Running, accepted: str, compressed: bool) -> None:
+    response = await running.client.get("/client/run.js", headers={"Accept-Encoding": accepted})
+    assert response.headers.get("content-encoding") == ("gzip" if compressed else None)
+    assert response.content == (STATIC / "client" / "run.js").read_bytes()
+    assert response.headers["vary"] == "Accept-Encoding"
+    assert response.headers["etag"].endswith('-gzip"') == compressed
+
+
 async def test_head_says_what_a_get_would(running: Running) -> None:
     get, head = await running.client.get("/console"), await running.client.head("/console")
     assert (head.status_code, head.content) == (200, b"")

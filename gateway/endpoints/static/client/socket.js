@@ -31,6 +31,8 @@ export class Socket {
   #current = null
   /** @type {Map<SocketFeed, SocketConnection | null>} The runs that are open, and where; null while that is nowhere. */
   #feeds = new Map()
+  /** Whose frames come under which name. @type {Map<string, SocketFeed>} */
+  #named = new Map()
   /** @type {any} */
   #timer = null
   #isClosed = false
@@ -118,6 +120,7 @@ export class Socket {
   exit(feed, isOver) {
     if (!isOver) this.say(feed, { type: "complete", id: feed.name })
     this.#feeds.delete(feed)
+    this.#named.delete(feed.name)
   }
 
   /**
@@ -130,8 +133,11 @@ export class Socket {
 
   /** @param {SocketFeed} feed @param {SocketConnection} connection */
   #open(feed, connection) {
+    this.#named.delete(feed.name)
     this.#feeds.set(feed, connection)
-    connection.send(feed.opening())
+    const frame = feed.opening()
+    this.#named.set(feed.name, feed)
+    connection.send(frame)
   }
 
   #connect() {
@@ -144,9 +150,7 @@ export class Socket {
         this.#backoff.succeed()
         for (const [feed, where] of this.#feeds) if (where === null) this.#open(feed, connection)
       },
-      onFrame: (frame) => {
-        for (const [feed, where] of this.#feeds) if (where === connection && feed.name === frame.id) feed.hear(frame)
-      },
+      onFrame: (frame) => this.#named.get(frame.id)?.hear(frame),
       onGoAway: (reconnectInMs) => {
         if (this.#current !== connection) return
         this.#current = null

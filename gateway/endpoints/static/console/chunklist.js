@@ -75,7 +75,7 @@ export function ChunkList({ recording }) {
       style=${{ top: `${index * ROW_PX}px` }}
       onClick=${() => choose(index)}
     >
-      <span class="number">${entry.number}</span><span class="at">${(entry.atMs / 1000).toFixed(2)} s</span><code>${preview(entry.data)}</code>
+      <span class="number">${entry.number}</span><span class="at">${((entry.atMs - recording.startedAtMs) / 1000).toFixed(2)} s</span><code>${preview(entry.data)}</code>
     </div>`)
   }
   const chosen = place === null ? undefined : entries.at(place)

@@ -1,12 +1,21 @@
-/** The recordings of this page. They go on while the reader looks at something else; the oldest are put away when there are many. */
+/**
+ * The recordings of this page. They go on while the reader looks at something else.
+ *
+ * A browser opens six connections to a server, and a stream holds one: of too many streams the oldest are disconnected, so that the
+ * page itself is not kept waiting.
+ */
 
 import { Recording } from "./recording.js"
 import { gateway, keyless, socket } from "./server.js"
 
 const RECORDINGS_LIMIT = 8
+const STREAMS_LIMIT = 4
 
 /** @type {Recording[]} */
 const recordings = []
+
+/** Those that hold a connection of their own. @type {WeakSet<Recording>} */
+const streams = new WeakSet()
 
 /** @typedef {{ transport: "sse" | "websocket", options: Record<string, any> }} Choices */
 
@@ -19,18 +28,18 @@ const recordings = []
 export function start(tool, args, { transport, options }) {
   const way = transport === "websocket" ? socket : gateway
   const key = crypto.randomUUID()
-  return put(
-    new Recording({
-      tool,
-      args,
-      // Without an id, a resumed recording asks for the same run again, by its key.
-      open: (lastEventId, id) =>
-        id === null
-          ? way.stream(tool, args, { ...options, leaving: "leave", idempotencyKey: key })
-          : (way === gateway ? gateway.runs : socket).attach(id, { lastEventId: lastEventId ?? undefined }),
-      cancel: (id) => gateway.runs.cancel(id),
-    }),
-  )
+  const recording = new Recording({
+    tool,
+    args,
+    // Without an id, a resumed recording asks for the same run again, by its key.
+    open: (lastEventId, id) =>
+      id === null
+        ? way.stream(tool, args, { ...options, leaving: "leave", idempotencyKey: key })
+        : (way === gateway ? gateway.runs : socket).attach(id, { lastEventId: lastEventId ?? undefined }),
+    cancel: (id) => gateway.runs.cancel(id),
+  })
+  if (way === gateway) streams.add(recording)
+  return put(recording)
 }
 
 /**
@@ -46,6 +55,7 @@ export function find(id) {
     open: (lastEventId) => gateway.runs.attach(id, { lastEventId: lastEventId ?? undefined }),
     cancel: () => gateway.runs.cancel(id),
   })
+  streams.add(recording)
   return put(recording)
 }
 
@@ -53,6 +63,8 @@ export function find(id) {
 function put(recording) {
   recordings.push(recording)
   if (recordings.length > RECORDINGS_LIMIT) recordings.shift()?.disconnect()
+  const open = recordings.filter((one) => streams.has(one) && one.isLive)
+  if (open.length >= STREAMS_LIMIT) open[0].disconnect()
   recording.follow().then(() => {
     // A socket is closed for want of a key, where a request would be refused.
     if (recording.error?.slug === "unauthenticated") keyless()

@@ -12,11 +12,13 @@ import { ThemeSwitch } from "./theme.js"
 import { ToolList } from "./toollist.js"
 import { ToolPage } from "./toolpage.js"
 
+/** Workers come and go, and their tools with them. */
+const TOOLS_MS = 15_000
 const VIEWS = ["tools", "runs", "pools"]
 
 function App() {
   const route = useRoute()
-  const { value: tools, error, refresh } = usePoll(() => gateway.tools(), 0, [])
+  const { value: tools, error, refresh } = usePoll(() => gateway.tools(), TOOLS_MS, [])
   const main = useRef(/** @type {any} */ (null))
   const arrived = useRef(false)
   useEffect(() => {

@@ -1,13 +1,13 @@
 /** Light or dark: what the system says, unless the reader has chosen. */
 
-import { html, useEffect, useState } from "./html.js"
+import { html, useLayoutEffect, useState } from "./html.js"
 
 const KEY = "snakepit-gateway theme"
 const CHOICES = ["system", "light", "dark"]
 
 export function ThemeSwitch() {
   const [theme, setTheme] = useState(() => localStorage.getItem(KEY) ?? "system")
-  useEffect(() => {
+  useLayoutEffect(() => {
     document.documentElement.dataset.theme = theme
     localStorage.setItem(KEY, theme)
     // What draws on a canvas reads its colours anew.

@@ -23,6 +23,9 @@ export function ToolPage({ tool, run }) {
   const [errors, setErrors] = useState(/** @type {Record<string, string>} */ ({}))
   const [recording, setRecording] = useState(/** @type {any} */ (run === null ? null : find(run)))
   const [call, setCall] = useState(/** @type {any} */ (null))
+  useEffect(() => {
+    if (run !== null && recording?.id !== run) setRecording(find(run))
+  }, [run])
   const streams = tool.supports_streaming !== false
   const calls = tool.supports_streaming !== true
 
@@ -63,13 +66,15 @@ export function ToolPage({ tool, run }) {
   async function callIt(args) {
     setRecording(null)
     const since = performance.now()
-    setCall({ state: "running" })
+    const leaving = new AbortController()
+    setCall({ state: "running", leaving })
     const { onDisconnect, overflow, ...options } = optionsOf(choices)
     try {
-      setCall({ state: "ok", ...(await gateway.call(tool.name, args, options)), ms: performance.now() - since })
+      setCall({ state: "ok", ...(await gateway.call(tool.name, args, { ...options, signal: leaving.signal })), ms: performance.now() - since })
     } catch (error) {
       setErrors(errorsByField(/** @type {any} */ (error).errors ?? []))
-      setCall({ state: "error", error, ms: performance.now() - since })
+      if (leaving.signal.aborted) setCall({ state: "cancelled", ms: performance.now() - since })
+      else setCall({ state: "error", error, ms: performance.now() - since })
     }
   }
 
@@ -103,6 +108,7 @@ export function ToolPage({ tool, run }) {
 function CallResult({ call }) {
   return html`<section class="run" aria-label="Result">
     <p class="state-line" role="status"><span class=${`chip ${call.state}`} data-testid="state">${call.state}</span> ${call.ms && `${Math.round(call.ms)} ms`}</p>
+    ${call.leaving && html`<p class="actions"><button type="button" class="danger" onClick=${() => call.leaving.abort()}>Stop</button></p>`}
     <${ProblemNote} error=${call.error} />
     ${"result" in call && html`<pre tabindex="0" data-testid="result">${JSON.stringify(call.result, null, 2)}</pre>`}
   </section>`
