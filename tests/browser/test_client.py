@@ -84,7 +84,7 @@ async def test_closed_page_stops_the_run_that_it_started(browser: BrowserContext
     """At once, though a lost connection would be waited for: the page says that it leaves."""
     tag = f"pagehide-{way}"
     page = await prepared(browser, f"{gateway.url}/console", gateway.url)
-    await page.evaluate("(asked) => void read(...asked)", [way, "endless", {"tag": tag}, {"onDisconnect": None, "leaving": "cancel"}])
+    await page.evaluate("(asked) => void read(...asked)", [way, "endless", {"tag": tag}, {}])
     await has_seen(page, 3)
     await page.close(run_before_unload=True)
     await until(lambda: "cleanup" in gateway.journal(tag), "the tool's end", timeout_s=10)
@@ -104,8 +104,11 @@ async def test_page_of_another_origin_uses_the_client_that_the_gateway_serves(br
 async def test_tabs_share_one_connection_and_the_run_of_one_outlives_the_other(browser: BrowserContext, gateway: Served) -> None:
     await until(lambda: open_sockets(gateway) == 0, "the other tests' sockets to close")
     tabs = [await prepared(browser, f"{gateway.url}/console", gateway.url) for _ in range(3)]
+    # Closing the page says nothing of a run with a policy of its own: that the tab is gone, the worker finds out.
+    policy = {"onDisconnect": "cancel"}
     for number, tab in enumerate(tabs):
-        await tab.evaluate("(asked) => void (window.told = read(...asked))", ["shared", "gated", {"tag": f"tab-{number}", "chunks": 2}, {}])
+        asked = ["shared", "gated", {"tag": f"tab-{number}", "chunks": 2}, policy]
+        await tab.evaluate("(asked) => void (window.told = read(...asked))", asked)
         await has_seen(tab, 1)
     assert open_sockets(gateway) == 1
     await tabs[0].close()

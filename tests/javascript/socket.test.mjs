@@ -117,6 +117,22 @@ test("two runs on one socket each get their own frames, and one's error is not t
   socket.close()
 })
 
+test("a run more than the socket takes is refused here, and the others go on", async () => {
+  const socket = open()
+  const first = kinds(socket.stream("count"))
+  const line = await FakeWebSocket.next()
+  await line.accept({ max_runs: 1 })
+  const { id } = await line.hear()
+  await assert.rejects(kinds(socket.stream("count")), { slug: "too-many-streams", retryable: true })
+  line.say(frames(id).start(), frames(id).complete(0))
+  assert.deepEqual(await first, ["start", "end"])
+  const next = kinds(socket.stream("count"))
+  const again = await line.hear()
+  line.say(frames(again.id).start(), frames(again.id).complete(0))
+  assert.deepEqual(await next, ["start", "end"])
+  socket.close()
+})
+
 test("credit is given back as the loop takes, and not before", async () => {
   const socket = open({ credit: 4 })
   const take = steps(socket.stream("count"))

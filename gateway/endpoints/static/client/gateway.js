@@ -2,7 +2,7 @@
 
 import { Http } from "./http.js"
 import { HttpFeed } from "./httpfeed.js"
-import { DEFAULT_ON_DISCONNECT, cancelsOnLeave, readingParameters, startingParameters } from "./options.js"
+import { cancelsOnLeave, readingParameters, startingParameters, streaming } from "./options.js"
 import { Run } from "./run.js"
 import { SharedSocket } from "./shared.js"
 import { Socket } from "./socket.js"
@@ -64,11 +64,10 @@ export class Gateway {
    * @param {Options} [options]
    */
   stream(tool, args = {}, options = {}) {
-    const policy = { onDisconnect: DEFAULT_ON_DISCONNECT, ...options }
     const feed = new HttpFeed(this.http, {
       start: {
         path: `/v1/tools/${encodeURIComponent(tool)}/stream`,
-        query: startingParameters(policy),
+        query: startingParameters(streaming(options)),
         args,
         key: options.idempotencyKey ?? crypto.randomUUID(),
       },

@@ -17,7 +17,13 @@ const READER = { overflow: "_overflow", role: "_role", from: "_from" }
 const OWN = ["signal", "attempts", "leaving", "gaps", "whenRefused", "idempotencyKey", "credit", "lastEventId"]
 
 /** A run that is left by a broken connection is waited for so long, unless the caller says otherwise. */
-export const DEFAULT_ON_DISCONNECT = "grace:15s"
+const DEFAULT_ON_DISCONNECT = "grace:15s"
+
+/**
+ * Return the options of a run that is streamed, with the policy of one that its client comes back to.
+ * @param {Record<string, any>} options
+ */
+export const streaming = (options) => ({ ...options, onDisconnect: options.onDisconnect ?? DEFAULT_ON_DISCONNECT })
 
 /**
  * Return the options of a run as query parameters. `names` are those that this kind of request has.
@@ -61,4 +67,4 @@ export function readerOf(query) {
  * Return whether to leave a run that was started here is to stop it.
  * @param {Record<string, any>} options
  */
-export const cancelsOnLeave = ({ leaving, onDisconnect }) => (leaving ?? (onDisconnect === undefined ? "cancel" : "leave")) === "cancel"
+export const cancelsOnLeave = ({ leaving, onDisconnect }) => (leaving ?? (onDisconnect == null ? "cancel" : "leave")) === "cancel"

@@ -6,7 +6,7 @@
  */
 
 import { ConnectionError, GatewayError } from "./errors.js"
-import { DEFAULT_ON_DISCONNECT, cancelsOnLeave } from "./options.js"
+import { cancelsOnLeave, streaming } from "./options.js"
 import { Run } from "./run.js"
 
 /** @typedef {import("./httpfeed.js").RunEvent} RunEvent */
@@ -38,6 +38,8 @@ export class SharedSocket {
     this.#http = http
     this.#options = options
     this.#port = this.#connect()
+    // What is wrong with it is told to those who use it.
+    this.#port.catch(() => {})
   }
 
   /**
@@ -47,8 +49,7 @@ export class SharedSocket {
    * @param {Record<string, any>} [options]
    */
   stream(tool, args = {}, options = {}) {
-    const policy = { onDisconnect: DEFAULT_ON_DISCONNECT, ...options }
-    return this.#run({ tool, args, options: told(policy) }, { ...options, cancelsOnLeave: cancelsOnLeave(options) })
+    return this.#run({ tool, args, options: told(streaming(options)) }, { ...options, cancelsOnLeave: cancelsOnLeave(options) })
   }
 
   /**

@@ -7,7 +7,7 @@
 
 import { Backoff } from "./backoff.js"
 import { ConnectionError, GatewayError } from "./errors.js"
-import { DEFAULT_ON_DISCONNECT, cancelsOnLeave, readingParameters, startingParameters } from "./options.js"
+import { cancelsOnLeave, readingParameters, startingParameters, streaming } from "./options.js"
 import { Run } from "./run.js"
 import { SocketConnection } from "./socketconnection.js"
 import { SocketFeed } from "./socketfeed.js"
@@ -57,7 +57,7 @@ export class Socket {
    * @param {Record<string, any>} [options]
    */
   stream(tool, args = {}, options = {}) {
-    const query = startingParameters({ onDisconnect: DEFAULT_ON_DISCONNECT, ...options })
+    const query = startingParameters(streaming(options))
     const start = { tool, args, ...membersOf(query), idempotency_key: options.idempotencyKey ?? crypto.randomUUID() }
     return new Run(new SocketFeed(this, { start, reader: overflowOf(options), credit: options.credit ?? this.credit }), {
       ...options,
@@ -82,7 +82,7 @@ export class Socket {
     clearTimeout(this.#timer)
     for (const connection of new Set([this.#current, ...this.#feeds.values()])) connection?.close()
     this.#current = null
-    this.#failAll(new ConnectionError("the socket was closed"))
+    for (const feed of this.#feeds.keys()) feed.fail(new ConnectionError("the socket was closed"))
   }
 
   // What a SocketFeed asks for.
@@ -133,6 +133,13 @@ export class Socket {
 
   /** @param {SocketFeed} feed @param {SocketConnection} connection */
   #open(feed, connection) {
+    const runs = [...this.#feeds.values()].filter((where) => where === connection).length
+    if (runs >= connection.runsLimit) {
+      // One more, and the gateway would close the socket with all that are on it.
+      const detail = `there are ${runs} runs on this socket, and it takes no more`
+      feed.fail(new GatewayError({ type: "/problems/too-many-streams", title: "Too many runs on one socket", status: 429, detail, retryable: true }))
+      return
+    }
     this.#named.delete(feed.name)
     this.#feeds.set(feed, connection)
     const frame = feed.opening()
@@ -174,15 +181,15 @@ export class Socket {
    */
   #lost(connection, cut, code) {
     if (this.#isClosed) return
-    const wasCurrent = this.#current === connection
-    if (wasCurrent) this.#current = null
+    if (this.#current === connection) this.#current = null
+    const waiting = [...this.#feeds].filter(([, where]) => where === connection || where === null).map(([feed]) => feed)
     const status = FINAL_CLOSES.get(code)
     if (status !== undefined) {
       const type = status === 401 ? "/problems/unauthenticated" : "about:blank"
-      this.#failAll(new GatewayError({ type, title: "The gateway closed the socket", status, detail: cut.message }))
+      const error = new GatewayError({ type, title: "The gateway closed the socket", status, detail: cut.message })
+      for (const feed of waiting) feed.fail(error)
       return
     }
-    const waiting = [...this.#feeds].filter(([, where]) => where === connection || where === null).map(([feed]) => feed)
     for (const feed of waiting) this.#feeds.set(feed, null)
     if (waiting.length === 0 || this.#timer !== null || this.#current !== null) return
     const attempt = this.#backoff.failures + 1
@@ -197,11 +204,6 @@ export class Socket {
     const delayMs = this.#backoff.fail()
     this.#timer = setTimeout(() => this.#reconnect(), delayMs)
     for (const feed of waiting) feed.push({ type: "cut", cause: cut, attempt, delayMs })
-  }
-
-  /** @param {Error} error */
-  #failAll(error) {
-    for (const feed of this.#feeds.keys()) feed.fail(error)
   }
 }
 

@@ -21,6 +21,8 @@ export class SocketConnection {
   #isOver = false
   /** Whether runs can be opened on it. */
   isReady = false
+  /** How many runs it takes. */
+  runsLimit = Infinity
 
   /**
    * @param {URL} url
@@ -59,6 +61,7 @@ export class SocketConnection {
     this.#heardAt = performance.now()
     if (frame.type === "connection_ack") {
       this.isReady = true
+      this.runsLimit = frame.payload.max_runs ?? Infinity
       this.#heartbeatMs = frame.payload.heartbeat_ms ?? HEARTBEAT_MS
       clearInterval(this.#watch)
       this.#watch = setInterval(() => this.#look(), this.#heartbeatMs / 4)
