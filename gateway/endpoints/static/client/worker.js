@@ -8,7 +8,7 @@ import { GatewayError } from "./errors.js"
 import { Http } from "./http.js"
 import { Socket } from "./socket.js"
 
-/** @type {Map<string, Socket>} */
+/** By gateway and caller; one that no tab uses any more is closed. @type {Map<string, { socket: Socket, tabs: number }>} */
 const sockets = new Map()
 
 class Tab {
@@ -23,14 +23,20 @@ class Tab {
     this.#port = port
     this.#http = new Http(baseUrl, { token })
     const key = JSON.stringify([baseUrl, token])
-    const socket = sockets.get(key) ?? new Socket(this.#http, options)
-    sockets.set(key, socket)
-    this.#socket = socket
+    const shared = sockets.get(key) ?? { socket: new Socket(this.#http, options), tabs: 0 }
+    sockets.set(key, shared)
+    shared.tabs += 1
+    this.#socket = shared.socket
     port.onmessage = ({ data }) => this.#hear(data)
     // Had when the tab has let go of it: it is gone.
     navigator.locks.request(lock, () => {
       for (const { leaving } of this.#runs.values()) leaving.abort()
       port.close()
+      shared.tabs -= 1
+      if (shared.tabs > 0) return
+      sockets.delete(key)
+      // Behind what the leaving of its runs still has to say.
+      setTimeout(() => shared.socket.close())
     })
   }
 

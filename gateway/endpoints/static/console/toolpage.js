@@ -5,7 +5,7 @@ import { find, start } from "./desk.js"
 import { ArgumentField } from "./field.js"
 import { html, useEffect, useMemo, useState } from "./html.js"
 import { ProblemNote } from "./problem.js"
-import { hashOf } from "./route.js"
+import { hashOf, readRoute } from "./route.js"
 import { DEFAULTS, RunOptions, optionsOf } from "./runoptions.js"
 import { RunPanel } from "./runpanel.js"
 import { argumentsOf, errorsByField, fieldsOf } from "./schema.js"
@@ -57,7 +57,8 @@ export function ToolPage({ tool, run }) {
     const forget = started.watch(() => {
       if (started.error?.slug === "invalid-arguments") setErrors(errorsByField(started.error.errors))
       // A link to the run, without a step of its own for the back button.
-      if (started.id !== null && location.hash.startsWith(hashOf("tools", tool.name))) history.replaceState(null, "", hashOf("tools", tool.name, started.id))
+      const isHere = readRoute(location.hash).tool === tool.name
+      if (started.id !== null && isHere) history.replaceState(null, "", hashOf("tools", tool.name, started.id))
       if (started.id !== null || started.isOver) forget()
     })
   }
