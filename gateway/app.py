@@ -9,37 +9,56 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import APIRouter, FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
-from gateway.endpoints import background, call, console, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.certificates import Certificates, CertificatesNotUsable
+from gateway.drain import Drain
+from gateway.endpoints import background, call, console, docs, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints.clients import TrustedProxies
+from gateway.endpoints.cors import Cors
 from gateway.endpoints.duplex import SocketSettings
+from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.gauges import Gauges
+from gateway.endpoints.hosts import LOOPBACK_HOSTS, HostRule
 from gateway.endpoints.options import OptionLimits
 from gateway.endpoints.origin import OriginRule
 from gateway.endpoints.requests import CallReader, RequestLimits
 from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
+from gateway.guard import ConnectionLimits
+from gateway.pools import Pools
 from gateway.runs.hub import Hub, HubLimits
+from gateway.runs.quotas import CallerLimits, QuotaLimits, Quotas
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
-from gateway.settings import PoolSettings, Settings, SettingsError
+from gateway.settings import (
+    CallerLimitSettings,
+    LimitSettings,
+    PoolSettings,
+    ServerSettings,
+    Settings,
+    SettingsError,
+    WorkerTlsSettings,
+    is_public,
+)
+from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
 from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
 from gateway.transport.base import Channel
+from gateway.transport.tls import TlsOptions
 from gateway.workers.catalog import Catalog
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
@@ -59,10 +78,12 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._transport: Transport | None = None
-        configured = settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)
-        self.pool_options = [pool_options(pool) for pool in configured]
-        self.pools = {options.name: Pool(options, self._connect) for options in self.pool_options}
-        self.catalog = Catalog(list(self.pools.values()))
+        self.pool_options = configured_pools(settings)
+        # How the workers of each pool are spoken to, by its name.
+        self._worker_tls = {pool.name: worker_tls(pool) for pool in settings.pools}
+        self._pools = Pools(self.pool_options, self._make_pool)
+        self.pools: Mapping[str, Pool] = self._pools.serving
+        self.catalog = Catalog(self.pools.values())
         server = settings.server
         runlog = settings.runlog
         limits = HubLimits(
@@ -74,11 +95,42 @@ class Gateway:
         )
         self.tally = RunTally() if server.metrics else None
         self.hub = Hub(self.catalog, self.pools, limits, self.tally)
+        self._limit_callers(settings.limits)
         self.shared = self._shared_runs(settings)
         self.hub.others = self.shared
+        self.hub.memory.limit_bytes = server.memory_limit_bytes
+        if self.shared is not None:
+            shared_log = self.shared.log
+            self.hub.memory.sources["shared_log_queue"] = lambda: shared_log.queued_bytes
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
+        self._drain = Drain(self)
+        # What takes a changed setting over at once, by the name of the setting or of its section; must not raise. The drain reads
+        # its times when it begins.
+        self.reloads: dict[str, Callable[[Settings], None]] = {
+            "limits": lambda settings: self._limit_callers(settings.limits),
+            "log.level": lambda settings: logs.set_level(settings.log.level),
+            "server.memory_limit_bytes": lambda settings: self.hub.memory.change(settings.server.memory_limit_bytes),
+            "server.drain_delay_s": _nothing,
+            "server.drain_timeout_s": _nothing,
+        }
+        # What else runs in the root group, for as long as the gateway serves.
+        self.attendants: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self.certificates, self.grpc_certificates = _certificates(server)
+        self.connection_limits = ConnectionLimits(
+            head_bytes=server.head_limit_bytes,
+            head_fields=server.head_fields_limit,
+            head_timeout_s=server.head_timeout_s,
+            keep_alive_timeout_s=server.keep_alive_timeout_s,
+            body_timeout_s=server.body_timeout_s,
+            body_rate_bytes_s=server.body_rate_bytes_s,
+            connections=server.connections_limit,
+            connections_per_address=server.connections_per_address_limit,
+            uncounted=TrustedProxies(server.trusted_proxies),
+            message_bytes=server.socket_frame_limit_bytes,
+            ping_s=server.socket_ping_s,
+        )
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -86,43 +138,46 @@ class Gateway:
         server = self.settings.server
         async with asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
-            keepers = [tasks.create_task(pool.run(), name=f"pool {name}") for name, pool in self.pools.items()]
+            keepers = [tasks.create_task(self._pools.run(), name="pools")]
+            self.hub.memory.start()
+            keepers += [tasks.create_task(attendant()) for attendant in self.attendants]
             if self.shared is not None:
                 keepers.append(tasks.create_task(self.shared.run(), name="shared runs"))
                 await self.shared.greet()
             try:
                 if server.grpc_address:
                     service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
-                    self.bridge = BridgeServer(service, server.grpc_address)
+                    credentials = None if self.grpc_certificates is None else self.grpc_certificates.grpc_credentials()
+                    self.bridge = BridgeServer(service, server.grpc_address, credentials)
                     await self._listen(self.bridge)
                 yield
-                await self._drain()
+                await self._drain.runs()
+                await self._drain.workers()
+                if self.shared is not None:
+                    await self.shared.leave()
             finally:
+                self.hub.memory.stop()
                 if self.bridge is not None:
                     await self.bridge.stop(0)
                 for keeper in keepers:
                     keeper.cancel()
 
     async def drain_runs(self) -> None:
-        """Take no new runs, tell sockets to go away, and end the runs and sockets that are left when the drain's time is over."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.settings.server.drain_timeout_s
-        self.sockets.go_away()
-        if self.bridge is not None:
-            await self.bridge.drain()
-        await self.hub.drain(self.settings.server.drain_timeout_s)
-        if self.shared is not None:
-            await self.shared.drain(max(0.0, deadline - loop.time()))
-        await self.sockets.close(max(0.0, deadline - loop.time()))
+        """Take no new runs, tell everybody to go, and end what is left when the drain's time is over: see Drain."""
+        await self._drain.runs()
 
-    async def _drain(self) -> None:
-        await self.drain_runs()
-        if self.bridge is not None:
-            await self.bridge.stop(1)
-        for pool in self.pools.values():
-            await pool.drain(self.settings.server.drain_timeout_s)
-        if self.shared is not None:
-            await self.shared.leave()
+    def change_pools(self, settings: Settings) -> Coroutine[Any, Any, None]:
+        """Serve by the pools of other settings, and by new processes of those that stay: see Pools.change, which is returned.
+
+        Raises:
+            SettingsError: a file for the TLS towards a worker can't be used; nothing was changed.
+        """
+        before, self._worker_tls = self._worker_tls, {pool.name: worker_tls(pool) for pool in settings.pools}
+        spoken_to_otherwise = {name for name, tls in self._worker_tls.items() if name in before and before[name] != tls}
+        return self._pools.change(configured_pools(settings), spoken_to_otherwise)
+
+    def _make_pool(self, options: PoolOptions) -> Pool:
+        return Pool(options, partial(self._connect, tls=self._worker_tls.get(options.name)))
 
     def _shared_runs(self, settings: Settings) -> SharedRuns | None:
         """Return what knows the other gateways; None where the log is in this process.
@@ -153,6 +208,13 @@ class Gateway:
         except ValueError as exc:
             raise SettingsError(f"runlog.url: {exc}") from exc
 
+    def _limit_callers(self, settings: LimitSettings) -> None:
+        limits = quota_limits(settings)
+        if self.hub.quotas is not None:
+            self.hub.quotas.change(limits)
+        elif limits:
+            self.hub.quotas = Quotas(limits)
+
     async def _listen(self, bridge: BridgeServer) -> None:
         try:
             await bridge.start()
@@ -160,9 +222,21 @@ class Gateway:
             _log.error("can't listen", grpc_address=self.settings.server.grpc_address, reason=str(exc))
             raise
 
-    def _connect(self, address: str) -> Channel:
+    def reload_certificates(self) -> None:
+        """Read the front doors' certificates again, for connections from now on; workers' are read at every dial.
+
+        Raises:
+            SettingsError: one can't be used; both front doors, or one of them, go on with what they had.
+        """
+        for certificates in {self.certificates, self.grpc_certificates} - {None}:
+            try:
+                certificates.reload()  # type: ignore[union-attr]
+            except CertificatesNotUsable as exc:
+                raise SettingsError(str(exc)) from exc
+
+    def _connect(self, address: str, tls: TlsOptions | None = None) -> Channel:
         assert self._transport is not None, "pools connect while the gateway runs"
-        return self._transport.connect(address)
+        return self._transport.connect(address, tls=tls)
 
     def _session_ended(self, session_id: str) -> None:
         for pool in self.pools.values():
@@ -180,7 +254,9 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         async with gateway.run():
             yield
 
-    app = ExpressApp(title="Snakepit Gateway", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app = ExpressApp(
+        title="Snakepit Gateway", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None
+    )
     problem.install(app, debug=server.debug)
     options = OptionLimits(
         server.timeout_s, server.timeout_limit_s, frozenset(server.meta_keys), server.reader_lag_bytes, server.grace_limit_s
@@ -199,6 +275,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     )
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
     app.express = {"stream": stream_tool, "call": call_tool}
+    app.exposure = exposure = _exposure(server)
     app.on_error = partial(problem.respond, debug=server.debug)
     routers: tuple[APIRouter, ...] = (
         stream.router(stream_tool),
@@ -208,7 +285,8 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         runs.router(gateway.hub, reader, responses),
         sessions.router(gateway.sessions, limits, gateway.hub),
         health.router(gateway.hub),
-        websocket.router(reader, socket_settings, OriginRule(server.allowed_origins), gateway.sockets),
+        docs.router(),
+        websocket.router(reader, socket_settings, exposure, gateway.sockets),
         console.router(),
     )
     if gateway.tally is not None:
@@ -217,8 +295,6 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     for router in routers:
         app.include_router(router)
     openapi.install(app, gateway.catalog.list)
-    if server.allowed_origins:
-        _allow_origins(app, server.allowed_origins)
     return app
 
 
@@ -228,10 +304,62 @@ def demo_adapter() -> Path:
     return next(path for path in candidates if path.is_file())
 
 
+def configured_pools(settings: Settings) -> list[PoolOptions]:
+    """Return what the pools of the settings are told; without any, the demo tools' pool."""
+    return [pool_options(pool) for pool in settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)]
+
+
 def pool_options(pool: PoolSettings) -> PoolOptions:
     """Return what a pool is told, from its settings."""
-    values = pool.model_dump(exclude={"kind"})
+    values = pool.model_dump(exclude={"kind", "tls"})
     return PoolOptions(kind="local" if pool.adapter is not None else "addresses", **values)
+
+
+def quota_limits(limits: LimitSettings) -> QuotaLimits:
+    """Return what callers are allowed, from the settings: what a caller's own table doesn't say is as for everybody, 0 is no limit."""
+    callers = {name: _caller_limits(own, limits) for name, own in limits.callers.items()}
+    return QuotaLimits(_caller_limits(limits, limits), callers, limits.count_loopback)
+
+
+def _caller_limits(own: CallerLimitSettings, default: CallerLimitSettings) -> CallerLimits:
+    said = default.model_dump(include=set(CallerLimitSettings.model_fields)) | own.model_dump(
+        include=set(CallerLimitSettings.model_fields), exclude_none=True
+    )
+    return CallerLimits(**{name: value or None for name, value in said.items()})
+
+
+def worker_tls(pool: PoolSettings) -> TlsOptions | None:
+    """Return how a pool's workers are spoken to; None: without TLS.
+
+    Raises:
+        SettingsError: a file can't be used.
+    """
+    if pool.tls is False:
+        return None
+    files = WorkerTlsSettings() if pool.tls is True else pool.tls
+    options = TlsOptions(files.ca, files.cert, files.key, files.server_name)
+    try:
+        options.ssl_context()
+    except OSError as exc:
+        raise SettingsError(f"pool {pool.name!r}: tls: {exc}") from exc
+    return options
+
+
+def _certificates(server: ServerSettings) -> tuple[Certificates | None, Certificates | None]:
+    """Return what the HTTP and the gRPC front door show; None: no TLS there.
+
+    Raises:
+        SettingsError: a file can't be used.
+    """
+    http = grpc = None
+    try:
+        if server.tls_cert is not None and server.tls_key is not None:
+            http = grpc = Certificates(server.tls_cert, server.tls_key, server.tls_client_ca)
+        if server.grpc_tls_cert is not None and server.grpc_tls_key is not None:
+            grpc = Certificates(server.grpc_tls_cert, server.grpc_tls_key, server.grpc_tls_client_ca, prefix="server.grpc_tls")
+    except CertificatesNotUsable as exc:
+        raise SettingsError(str(exc)) from exc
+    return http, grpc if server.grpc_tls else None
 
 
 def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metrics:
@@ -242,12 +370,16 @@ def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metr
     )
 
 
-def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
-    # Starlette's CORSMiddleware is plain ASGI, so it hides no disconnect; it is not there when nobody asked for it.
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=list(origins),
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["*"],
-        expose_headers=["Content-Location", "Link", "Location", "Preference-Applied", "Retry-After", "Server-Timing"],
+def _nothing(settings: Settings) -> None:
+    """Take over nothing: who needs the setting reads it anew."""
+
+
+def _exposure(server: ServerSettings) -> Exposure:
+    """Return to whom the server shows itself: on loopback only to those who call it by a name of loopback, unless more are named."""
+    hosts = server.allowed_hosts
+    if not is_public(server.host):
+        hosts = (*LOOPBACK_HOSTS, f"[{server.host}]" if ":" in server.host else server.host, *hosts)
+    origins = server.allowed_origins
+    return Exposure(
+        HostRule(hosts), OriginRule(origins), Cors(origins, credentials=server.allowed_credentials), TrustedProxies(server.trusted_proxies)
     )

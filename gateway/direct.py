@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.endpoints.exchange import Headers
+from gateway.endpoints.exposure import ANSWER_HEADERS
 from gateway.endpoints.express import Endpoint, ExpressApp
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import body_too_large, is_declared_larger
@@ -151,6 +152,11 @@ class DirectExchange:
         declared = next((value for name, value in self._scope["headers"] if name == b"content-length"), b"")
         return is_declared_larger(declared.decode("latin-1"), self._endpoint.body_limit_bytes)
 
+    @property
+    def body_bytes(self) -> int:
+        """What is held of the body, while it is being read."""
+        return sum(map(len, self._body))
+
     def start(self) -> None:
         """Answer the request, which is complete."""
         self.more_body = False
@@ -175,7 +181,8 @@ class DirectExchange:
         return not self._protocol.flow.write_paused
 
     def begin(self, headers: Headers, body: bytes) -> None:
-        lines = [b"%b: %b\r\n" % header for header in (*self._protocol.server_state.default_headers, *headers)]
+        more: Headers = self._scope.get(ANSWER_HEADERS, ())
+        lines = [b"%b: %b\r\n" % header for header in (*self._protocol.server_state.default_headers, *headers, *more)]
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         if (responses := self._app.responses) is not None:
@@ -202,6 +209,11 @@ class DirectExchange:
 
     def hand_over(self, response: Response) -> None:
         self._answer(response, more_body=False)
+
+    def cut(self, farewell: bytes) -> None:
+        if self.writable:
+            self.write(farewell)
+        self.abort()
 
     def abort(self) -> None:
         self._head = b""

@@ -1,6 +1,7 @@
 """uvicorn, made to serve streams: its connections can be aborted, and the drain on a signal is ours.
 
-Called by serve.py. Streams are answered ahead of ASGI, without a task (direct.py). For everything else the protocols
+Called by serve.py. What a client may take of time and room before it has made its request is guard.py's. Streams are
+answered ahead of ASGI, without a task (direct.py). For everything else the protocols
 add one entry to the ASGI scope's extensions, themselves as a ClientLink (endpoints/connection.py): closing a
 connection whose reader has stalled would wait for it for ever, so it can be aborted, and its loss is heard of
 without a task.
@@ -12,42 +13,60 @@ import asyncio
 import contextlib
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
-from gateway import timers
+from gateway.certificates import subject
 from gateway.codec.websocket import text_frames
 from gateway.direct import DirectExchange
+from gateway.endpoints.clients import TLS_EXTENSION
 from gateway.endpoints.connection import LINK_EXTENSION
+from gateway.guard import ConnectionLimits, GuardedHttp, GuardedState
 
 _log = structlog.get_logger("gateway.server")
 
 KEEPALIVE_IDLE_S = 30
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_PROBES = 3
+BACKLOG = 2048
+# Pieces that a client may send one WebSocket message in: empty ones would add nothing to its size.
+FRAGMENTS_LIMIT = 1024
+# How long TLS waits for its client's part of the end.
+TLS_SHUTDOWN_S = 5.0
 
 
-class LinkedHttp(HttpToolsProtocol):
+class ListenerState(GuardedState):
+    """What the connections of one server share. `leaving`: the server drains, so no connection is kept for another request."""
+
+    leaving = False
+
+
+class LinkedHttp(GuardedHttp):
     """HTTP/1.1 that answers streams and calls without ASGI (direct.py), and is all other responses' ClientLink.
 
     TCP keepalive is on, so that a vanished peer is noticed.
     """
 
     on_lost: Callable[[], None] | None = None
+    # What ASGI's scope says of the connection, besides ourselves.
+    _extensions: Mapping[str, Any] = {}
     # The request that is answered without ASGI, from its headers to the end of its response.
     direct: DirectExchange | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         _keep_alive(transport)
+        self._extensions = _tls_extension(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -65,42 +84,31 @@ class LinkedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         # The ASGI types want a dict for each extension; ours is an object that only our own responses look for.
-        extensions: Any = {LINK_EXTENSION: self}
+        extensions: Any = {LINK_EXTENSION: self, **self._extensions}
         self.scope["extensions"] = extensions
 
-    def on_headers_complete(self) -> None:
+    def take_head(self) -> None:
         if (self.cycle is None or self.cycle.response_complete) and (exchange := DirectExchange.of(self)) is not None:
             self.direct = exchange
             # What the base looks at of a cycle, the exchange has.
             cycle: Any = exchange
             self.cycle = cycle
         else:
-            super().on_headers_complete()
+            super().take_head()
+        if getattr(self.server_state, "leaving", False) and self.cycle is not None:
+            self.cycle.keep_alive = False
 
-    def on_response_complete(self) -> None:
-        """Do what the base does; its keep-alive time-out is made for every response, and nearly never needed."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self._unset_keepalive_if_required()
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        else:
-            timer: Any = timers.running().call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-            self.timeout_keep_alive_task = timer
-
-    def on_body(self, body: bytes) -> None:
+    def take_body(self, body: bytes) -> None:
         if self.direct is not None and self.cycle is self.direct:  # type: ignore[comparison-overlap]
             self.direct.take_body(body)
         else:
-            super().on_body(body)
+            super().take_body(body)
 
-    def on_message_complete(self) -> None:
+    def take_end(self) -> None:
         if self.direct is not None and self.cycle is self.direct:  # type: ignore[comparison-overlap]
             self.direct.start()
         else:
-            super().on_message_complete()
+            super().take_end()
 
     @property
     def request_complete(self) -> bool:
@@ -133,15 +141,50 @@ class LinkedHttp(HttpToolsProtocol):
 
 
 class LinkedWebSocket(WebSocketsSansIOProtocol):
-    """WebSocket that is its socket's SocketLink."""
+    """WebSocket that is its socket's SocketLink. Its connection was LinkedHttp's, and is still one of those that are counted."""
+
+    def __init__(self, config: Any, server_state: GuardedState, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._peers = server_state.peers
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._peers.leave(self.client)
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if self.response.status_code != 101:
             # The handshake was refused: there is no scope.
             return
-        extensions: Any = {**(self.scope.get("extensions") or {}), LINK_EXTENSION: self}
+        extensions: Any = {**(self.scope.get("extensions") or {}), LINK_EXTENSION: self, **_tls_extension(self.transport)}
         self.scope["extensions"] = extensions
+
+    def handle_cont(self, event: Any) -> None:
+        if len(self.frames) >= FRAGMENTS_LIMIT:
+            self.conn.fail(1009, f"a message of more than {FRAGMENTS_LIMIT} fragments")
+            self.handle_parser_exception()
+        else:
+            super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        """Answer as the base does, but nothing to a client that doesn't take our answers: they would pile up here."""
+        answers = self.conn.data_to_send()
+        if self.writable.is_set():
+            self.transport.write(b"".join(answers))
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        if self.transport.get_write_buffer_size():
+            # The base waits until it is empty, which a client that is gone will not see to.
+            self.transport.abort()
+
+    async def send(self, message: Any) -> None:
+        """Send as the base does; it forgets the server's headers on a refusal, and takes one for an application's mistake."""
+        if message["type"] == "websocket.http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *self.default_headers]}
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
 
     def abort(self) -> None:
         self.transport.abort()
@@ -157,23 +200,54 @@ class LinkedWebSocket(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """uvicorn's server with our drain: the first signal drains and then stops, the second stops at once."""
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        drain: Callable[[], Awaitable[None]],
+        limits: ConnectionLimits,
+        tls: ssl.SSLContext | None,
+        reload: Callable[[], None] | None,
+    ) -> None:
         super().__init__(config)
+        self.server_state = self._state = ListenerState(limits)
+        # The second signal, where one has come.
+        self.forced_by: signal.Signals | None = None
         self._drain = drain
+        self._reload = reload
+        self._tls = tls
         self._signalled = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT by the event loop: what they start is a coroutine."""
+        """Take SIGTERM, SIGINT and, where there is something to reload, SIGHUP by the event loop: what they start is a coroutine."""
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
+        signals = [signal.SIGTERM, signal.SIGINT]
         for number in signals:
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
+        if self._reload is not None:
+            signals.append(signal.SIGHUP)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             yield
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
+
+    async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Start the app and listen. The base has no way to bound a TLS handshake, nor to take a context that can be reloaded."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        tls: dict[str, Any] = {}
+        if self._tls is not None:
+            handshake_s = self._state.limits.head_timeout_s
+            tls = {"ssl": self._tls, "ssl_handshake_timeout": handshake_s, "ssl_shutdown_timeout": TLS_SHUTDOWN_S}
+        loop = asyncio.get_running_loop()
+        self.servers = [await loop.create_server(self._protocol, sock=sock, backlog=BACKLOG, **tls) for sock in sockets or ()]
+        self.started = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        return LinkedHttp(self.config, self._state, self.lifespan.state)
 
     async def main_loop(self) -> None:
         """Serve until a signal, then drain while requests are still answered."""
@@ -188,34 +262,63 @@ class Server(uvicorn.Server):
             self.should_exit = True
             await ticker
 
-    def _on_signal(self) -> None:
+    def held_bytes(self) -> int:
+        """Return what is held for all connections: what slow ones have yet to take, and the parts of bodies that are being read."""
+        return sum(_held_bytes(connection) for connection in list(self._state.connections))
+
+    def _on_signal(self, number: signal.Signals) -> None:
         if self._signalled.is_set():
             _log.warning("second signal: stopping at once")
+            self.forced_by = number
             self.should_exit = self.force_exit = True
         else:
-            _log.info("signal: draining")
+            _log.info("signal: draining", signal=number.name)
+            self._leave()
             self._signalled.set()
 
+    def _leave(self) -> None:
+        """Have each connection close behind its response, this one or the next: those who stayed would hold on to a gateway that goes."""
+        self._state.leaving = True
+        for connection in self._state.connections:
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                cycle.keep_alive = False
 
-def build(app: ASGIApp, *, drain: Callable[[], Awaitable[None]], frame_limit_bytes: int) -> Server:
-    """Return the server for an app. `drain` is awaited on the first signal, while requests are still answered."""
+
+def build(
+    app: ASGIApp,
+    *,
+    drain: Callable[[], Awaitable[None]],
+    limits: ConnectionLimits | None = None,
+    tls: ssl.SSLContext | None = None,
+    reload: Callable[[], None] | None = None,
+) -> Server:
+    """Return the server for an app. `drain` is awaited on the first signal, while requests are still answered.
+
+    `limits` None: those of ConnectionLimits itself. `tls` None: plain HTTP. `reload` is called on SIGHUP.
+    """
+    limits = limits or ConnectionLimits()
     config = uvicorn.Config(
         app,
         http=LinkedHttp,
         ws=LinkedWebSocket,
-        ws_max_size=frame_limit_bytes,
+        ws_max_size=limits.message_bytes,
+        ws_ping_interval=limits.ping_s,
+        ws_ping_timeout=limits.ping_s,
         # Compression costs 7 µs a message and a window of memory for each socket.
         ws_per_message_deflate=False,
         lifespan="on",
-        # Nothing here looks at the client's address, which is all that these headers would change.
+        # endpoints/clients.py does that, for those who look at the client's address.
         proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,
+        # Whatever we answer, a browser takes it for what we say it is.
+        headers=[("x-content-type-options", "nosniff")],
         # After our drain everything has ended; this is for what ignores that.
         timeout_graceful_shutdown=3,
     )
-    return Server(config, drain)
+    return Server(config, drain, limits, tls, reload)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -230,7 +333,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
-        sock.listen(2048)
+        sock.listen(BACKLOG)
     except OSError:
         sock.close()
         raise
@@ -245,6 +348,22 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+def _held_bytes(connection: Any) -> int:
+    transport, cycle = connection.transport, getattr(connection, "cycle", None)
+    held: int = 0 if transport is None or transport.is_closing() else transport.get_write_buffer_size()
+    if isinstance(cycle, DirectExchange):
+        held += cycle.body_bytes
+    elif cycle is not None:
+        held += len(cycle.body)
+    return held
+
+
+def _tls_extension(transport: asyncio.Transport) -> Mapping[str, Any]:
+    """Return what ASGI's extensions say of the client's certificate; nothing where it has shown none."""
+    certificate = transport.get_extra_info("peercert")
+    return {TLS_EXTENSION: {"client_cert_name": subject(certificate)}} if certificate else {}
 
 
 def _keep_alive(transport: asyncio.Transport) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.app import pool_options
+from gateway.app import pool_options, quota_limits
 from gateway.call import Affinity
+from gateway.runs.quotas import CallerLimits
 from gateway.settings import PoolSettings, Settings, SettingsError, is_public, load
 
 
@@ -181,3 +182,35 @@ def test_the_run_log_has_a_section_of_its_own(tmp_path: Path) -> None:
 )
 def test_a_mistake_in_the_run_log_is_told(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in mistake(config(tmp_path, text))
+
+
+def test_a_callers_own_table_goes_before_everybodys_and_0_is_no_limit(tmp_path: Path) -> None:
+    text = "[limits]\nstreams = 5\nbytes_per_minute = 1000\n[limits.callers.'key:vip']\nstreams = 0\nstarts_per_minute = 7\n"
+    limits = quota_limits(load(config(tmp_path, text)).limits)
+    assert limits.default == CallerLimits(streams=5, bytes_per_minute=1000)
+    assert limits.callers == {"key:vip": CallerLimits(starts_per_minute=7, bytes_per_minute=1000)}
+
+
+def test_a_wrong_key_of_a_callers_limits_is_named(tmp_path: Path) -> None:
+    text = "[limits.callers.vip]\nstream = 1\n"
+    assert "limits.callers.vip.stream: there is no such key; did you mean streams?" in mistake(config(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("server", "line"),
+    [
+        ({"allowed_origins": ["https://app.example/"]}, r"server\.allowed_origins\.0: .*'https://app\.example/' is not an origin"),
+        ({"allowed_origins": ["null"]}, "every sandboxed page"),
+        ({"allowed_hosts": ["http://gateway"]}, r"server\.allowed_hosts\.0: .*'http://gateway' is not a host"),
+        ({"trusted_proxies": ["proxy"]}, r"server\.trusted_proxies\.0: .*'proxy' is neither an address nor a network"),
+        ({"allowed_origins": ["*"], "allowed_credentials": True}, "allowed_credentials: .* name the origins"),
+    ],
+)
+def test_a_wrong_rule_of_exposure_is_named(server: dict[str, Any], line: str) -> None:
+    with pytest.raises(SettingsError, match=line):
+        load(overrides={"server": server})
+
+
+def test_origins_and_hosts_are_read_as_browsers_write_them() -> None:
+    server = load(overrides={"server": {"allowed_origins": ["HTTPS://App.example:443"], "allowed_hosts": ["Gateway.Example:8000"]}}).server
+    assert (server.allowed_origins, server.allowed_hosts) == (("https://app.example",), ("gateway.example:8000",))

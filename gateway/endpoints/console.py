@@ -2,7 +2,7 @@
 
 All files stand in static/ and are read once, when the app is made, so a request touches no disk and no name leads out of
 that folder. A browser asks again each time whether its copy is current (ETag, RFC 9110 §8.8.3), so that an upgrade is seen at
-once. The policy lets the page run and fetch what this gateway serves, and nothing else: no inline script or style, no other host.
+once. The policy (pages.py) lets the page run and fetch what this gateway serves, and nothing else: no inline script or style, no other host.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
+from gateway.endpoints.pages import page_headers
 from gateway.errors import GatewayError
 
 STATIC = Path(__file__).resolve().parent / "static"
@@ -28,14 +29,8 @@ MEDIA_TYPES: Mapping[str, str] = {
     ".svg": "image/svg+xml",
     ".ts": "text/plain; charset=utf-8",
 }
-HEADERS: Mapping[str, str] = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Vary": "Accept-Encoding",
-    "X-Content-Type-Options": "nosniff",
-}
+# A module is sent with a page's policy as well: what it runs in, if it is a worker, has no other.
+HEADERS: Mapping[str, str] = {**page_headers(), "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff"}
 
 
 class StaticFile(NamedTuple):

@@ -42,7 +42,7 @@ async def test_page_may_run_and_fetch_only_what_this_gateway_serves(running: Run
         "connect-src": "'self'",
         "img-src": "'self' data:",
         "base-uri": "'none'",
-        "form-action": "'self'",
+        "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
     assert response.headers["referrer-policy"] == "no-referrer"
