@@ -2,7 +2,7 @@
 
 All files stand in static/ and are read once, when the app is made, so a request touches no disk and no name leads out of
 that folder. A browser asks again each time whether its copy is current (ETag, RFC 9110 §8.8.3), so that an upgrade is seen at
-once. The policy (pages.py) lets the page run and fetch what this gateway serves, and nothing else: no inline script or style, no other host.
+once. The policy (pages.py) lets the page run and fetch what this gateway serves, and nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MEDIA_TYPES: Mapping[str, str] = {
     ".ts": "text/plain; charset=utf-8",
 }
 # A module is sent with a page's policy as well: what it runs in, if it is a worker, has no other.
-HEADERS: Mapping[str, str] = {**page_headers(), "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff"}
+HEADERS: Mapping[str, str] = {**page_headers(), "Vary": "Accept-Encoding"}
 
 
 class StaticFile(NamedTuple):
