@@ -7,12 +7,12 @@ STAMP := .venv/.installed
 MINUTES ?= 10
 LOG ?= memory
 
-.PHONY: run test lint types bench soak compiled openapi protos fmt clean
+.PHONY: run test lint types bench soak compiled openapi protos screenshots fmt clean
 
 run: $(STAMP)
 	$(BIN)/gateway serve
 
-test: $(STAMP) packages
+test: $(STAMP) packages .venv/.node
 	@if command -v $${CC:-cc} >/dev/null; then $(MAKE) --no-print-directory compiled; \
 	else echo "there is no C compiler: the tests of the compiled build will be skipped"; fi
 	$(BIN)/pytest
@@ -47,6 +47,9 @@ openapi: $(STAMP)
 protos: $(STAMP)
 	$(BIN)/python scripts/generate_protos.py
 
+screenshots: $(STAMP)
+	$(BIN)/python -m scripts.screenshots
+
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
@@ -69,7 +72,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 # Tests that need one of these programs (program:package) are skipped where it isn't there; where we may, we install it.
-PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy nginx:nginx-light faketime:faketime
+PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy nginx:nginx-light faketime:faketime node:nodejs
 
 .PHONY: packages
 packages:
@@ -83,4 +86,14 @@ packages:
 		echo "installed for the tests:$$missing"; \
 	else \
 		echo "apt-get could not install:$$missing; their tests will be skipped"; \
+	fi
+
+# For the tests alone: what finds pages that not everybody can use, and what checks the types of the JavaScript.
+NODE_PACKAGES := axe-core@4.14.1 typescript@7.0.2
+
+.venv/.node: Makefile $(STAMP)
+	@if command -v npm >/dev/null && npm install --silent --no-audit --no-fund --no-package-lock --prefix .venv/node $(NODE_PACKAGES); then \
+		touch $@; \
+	else \
+		echo "npm is not there, or did not get $(NODE_PACKAGES); the tests that need them will be skipped"; \
 	fi

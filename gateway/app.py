@@ -30,6 +30,7 @@ from gateway.endpoints import (
     admin,
     background,
     call,
+    console,
     docs,
     health,
     metrics,
@@ -329,6 +330,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         health.router(gateway.hub),
         docs.router(),
         websocket.router(reader, socket_settings, gateway.sockets, check),
+        console.router(),
     )
     if server.probes:
         routers += (probe.router(body_limit_bytes=server.body_limit_bytes, heartbeat_s=server.heartbeat_s),)
