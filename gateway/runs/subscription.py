@@ -159,4 +159,10 @@ class Subscription:
         """Leave the run; idempotent. The last subscriber's leaving is the disconnect that the run's policy is about."""
         if not self._closed:
             self._closed = True
+            # The reader's own method: with it, the two of them would be a cycle, which only the collector undoes.
+            self.wake = _nothing
             self._run.reader_left(self)
+
+
+def _nothing() -> None:
+    """Stand in for the `wake` of a reader that has left."""
