@@ -11,32 +11,43 @@ import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
-_SHIFTS = range(120, -1, -10)
 _RUN_ID = re.compile(r"r_[0-9A-HJKMNP-TV-Z]{26}")
 _EVENT_ID = re.compile(r"(r_[0-9A-HJKMNP-TV-Z]{26})\.(end|[0-9]{1,15})")
 
 
-class _Randomness:
-    """Random numbers of 80 bits, fetched from the system for a hundred runs at once: each fetch is a system call."""
+class _Ids:
+    """Makes ids. Half of each is the same within a millisecond, the other half is made for a hundred at once: their random
+    numbers are one system call."""
 
     def __init__(self) -> None:
-        self._pool: list[int] = []
+        self._made_ms = 0
+        self._time = ""
+        self._random: list[str] = []
 
-    def take(self) -> int:
-        """Return a number that was never returned before."""
-        if not self._pool:
+    def take(self) -> str:
+        """Return an id that was never returned before."""
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms != self._made_ms:
+            self._made_ms = now_ms
+            self._time = "r_" + _letters(now_ms, 40)
+        if not self._random:
             data = secrets.token_bytes(1000)
-            self._pool = [int.from_bytes(data[at : at + 10]) for at in range(0, 1000, 10)]
-        return self._pool.pop()
+            halves = [_letters(int.from_bytes(data[at : at + 5]), 30) for at in range(0, 1000, 5)]
+            self._random = [halves[at] + halves[at + 1] for at in range(0, 200, 2)]
+        return self._time + self._random.pop()
 
 
-_randomness = _Randomness()
+_ids = _Ids()
+
+
+def _letters(number: int, from_bit: int) -> str:
+    """Return a number of `from_bit` + 10 bits in base 32."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(from_bit, -1, -10)])
 
 
 def new_run_id() -> str:
     """Return a fresh id of 28 characters."""
-    number = (time.time_ns() // 1_000_000) << 80 | _randomness.take()
-    return "r_" + "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+    return _ids.take()
 
 
 def is_run_id(text: str) -> bool:
