@@ -15,13 +15,13 @@ PACKAGE = ROOT / "gateway"
 
 # From the top down; what stands on one line never imports its neighbours.
 LEVELS = (
-    {"cli", "app", "serve", "server", "direct", "settings", "remote", "__main__", "__init__"},
+    {"cli", "app", "serve", "server", "intake", "direct", "settings", "remote", "__main__", "__init__"},
     {"endpoints", "bridge"},
     {"runs"},
     {"workers", "runlog", "sessions", "auth"},
     {"transport"},
     {"codec", "telemetry"},
-    {"call", "caller", "events", "errors", "timers", "rpc"},
+    {"call", "caller", "events", "errors", "timers", "rpc", "value"},
 )
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
 BOTTOM = LEVELS[-1]

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, final
 
 from gateway import timers
 from gateway.call import NOTHING, ToolCall
@@ -26,7 +26,7 @@ from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
 from gateway.runlog.base import RunRecorder
 from gateway.runlog.budget import MemoryBudget
-from gateway.runlog.memory import MemoryLog
+from gateway.runlog.memory import MemoryLog, Place
 from gateway.runs.policy import READ_ALL, Cause, Leaving, ReaderOptions, RunPolicy
 from gateway.runs.source import RunSource, start_details
 from gateway.runs.stopwatch import Stopwatch
@@ -36,7 +36,10 @@ from gateway.transport.base import StreamCall
 from gateway.workers.dispatch import Ticket
 from gateway.workers.lease import Lease, LeaseRequest
 from gateway.workers.pool import Pool
-from gateway.workers.toolstream import ToolEnd
+from gateway.workers.toolstream import ToolEnd, ToolSink
+
+if TYPE_CHECKING:
+    from gateway.runs.hub import Hub
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +60,8 @@ class RunLimits:
 _ENDINGS = {Cause.SHUTDOWN: (Outcome.SHUTDOWN, "shutting-down"), Cause.FENCED: (Outcome.ERROR, "owner-lost")}
 
 
-@dataclass(slots=True, eq=False)
-class KeptPlace:
-    """The place of the last subscriber, kept while nobody reads and somebody may come back."""
-
-    cursor: int
-    taken_bytes: int
-    lag_bytes: int
-
-
-class RunOwner(Protocol):
-    """Who keeps the runs: the hub."""
-
-    def run_ended(self, run: Run) -> None:
-        """The run has ended; called once."""
-
-
-class Run(RunSource):
+@final
+class Run(RunSource, ToolSink):
     """One execution. See the module's table for its states."""
 
     __slots__ = (
@@ -100,14 +88,15 @@ class Run(RunSource):
         call: ToolCall,
         policy: RunPolicy,
         limits: RunLimits,
-        owner: RunOwner,
+        owner: Hub,
         budget: MemoryBudget | None = None,
         *,
         is_claimed: bool = False,
         recorder: RunRecorder | None = None,
         tally: RunTally | None = None,
     ) -> None:
-        """`budget` is what all runs' logs share; None: one of its own. `is_claimed`: somebody has an idempotency key to the run.
+        """`owner` keeps the runs, and is told once when this one has ended. `budget` is what all runs'
+        logs share; None: one of its own. `is_claimed`: somebody has an idempotency key to the run.
 
         `recorder` tells other gateways what happens; None: there are none. `tally` counts it for the operator; None: nobody does.
         """
@@ -134,7 +123,7 @@ class Run(RunSource):
         self._remote = 0
         # While nobody reads and somebody may come back.
         self._grace: timers.Timer | None = None
-        self._kept: KeptPlace | None = None
+        self._kept: Place | None = None
         self._was_queued = False
         self._paused = False
         self._ticket: Ticket | None = None
@@ -274,7 +263,7 @@ class Run(RunSource):
             synthetic = {} if end.has_final else {"synthetic_final": "true"}
             self._end(Outcome.OK, None, {**end.metadata, **synthetic})
 
-    # the readers' news: ReadableRun
+    # the readers' news: RunSource
 
     def reader_advanced(self) -> None:
         """Let the worker go on once every reader is near enough."""
@@ -299,7 +288,7 @@ class Run(RunSource):
             self.cancel(Cause.DISCONNECT)
         elif on_disconnect.kind is Leaving.GRACE and self.ended is None:
             log = self.log
-            self._kept = KeptPlace(cursor, log.bytes_before(cursor), log.lag_limit_bytes)
+            self._kept = Place(cursor, log.bytes_before(cursor), log.lag_limit_bytes)
             log.places.append(self._kept)
             self._grace = self._timers.call_later(on_disconnect.grace_s, partial(self.cancel, Cause.GRACE))
 

@@ -8,30 +8,18 @@ cancelled scope, and is all that a disconnect needs: the run's policy decides wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, final
 
-from gateway.events import Chunks, Ended, Event, Gap, Started, Status
-from gateway.runlog.memory import MemoryLog
+from gateway.events import Chunks, Event, Gap, Started, Status
+from gateway.runlog.memory import Place
 from gateway.runs.policy import Overflow, ReaderOptions, Role
 
-
-class ReadableRun(Protocol):
-    """What a subscription needs of its run."""
-
-    log: MemoryLog
-    ended: Ended | None
-
-    def reader_advanced(self) -> None:
-        """A reader has taken something: the worker may go on."""
-
-    def gap_told(self, gap: Gap) -> None:
-        """A reader has taken a gap."""
-
-    def reader_left(self, subscription: Subscription) -> None:
-        """The reader is gone."""
+if TYPE_CHECKING:
+    from gateway.runs.source import RunSource
 
 
-class Subscription:
+@final
+class Subscription(Place):
     """A reader's cursor. `wake` is called from the event loop whenever there is something new to take; it must not block."""
 
     __slots__ = (
@@ -41,17 +29,17 @@ class Subscription:
         "_run",
         "_started",
         "_status",
-        "cursor",
         "cut",
         "format",
-        "lag_bytes",
         "options",
-        "taken_bytes",
         "wake",
     )
 
-    def __init__(self, run: ReadableRun, started: Started, cursor: int, wake: Callable[[], None], options: ReaderOptions) -> None:
+    def __init__(self, run: RunSource, started: Started, cursor: int, wake: Callable[[], None], options: ReaderOptions) -> None:
         log = run.log
+        # The number of the chunk that it takes next; all bytes up to there, so that what the log's total is more than that is how
+        # far behind it is; how far that may be.
+        super().__init__(cursor, log.bytes_before(cursor), min(options.lag_bytes, log.lag_limit_bytes))
         self._run = run
         self._started: Started | None = started
         self._status: Status | None = None
@@ -62,11 +50,6 @@ class Subscription:
         self.options = options
         # What it is written as, a name of the front door's for the operator: sse, ndjson, json, websocket, grpc.
         self.format = "other"
-        self.lag_bytes = min(options.lag_bytes, log.lag_limit_bytes)
-        # The number of the chunk it takes next.
-        self.cursor = cursor
-        # All bytes up to the cursor: what the log's total is more than that is how far behind this reader is.
-        self.taken_bytes = log.bytes_before(cursor)
         # True once it lagged too far for its overflow policy: its connection is to be closed, without an end.
         self.cut = False
 
