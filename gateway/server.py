@@ -16,6 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+import httptools
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
@@ -23,10 +24,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
-from gateway import timers
 from gateway.codec.websocket import text_frames
-from gateway.direct import DirectExchange
 from gateway.endpoints.connection import LINK_EXTENSION
+from gateway.intake import Intake
 
 _log = structlog.get_logger("gateway.server")
 
@@ -38,69 +38,54 @@ KEEPALIVE_PROBES = 3
 class LinkedHttp(HttpToolsProtocol):
     """HTTP/1.1 that answers streams and calls without ASGI (direct.py), and is all other responses' ClientLink.
 
-    TCP keepalive is on, so that a vanished peer is noticed.
+    Its parser talks to an Intake, which passes on to this protocol what goes uvicorn's way. TCP keepalive is on, so that a
+    vanished peer is noticed.
     """
 
     on_lost: Callable[[], None] | None = None
-    # The request that is answered without ASGI, from its headers to the end of its response.
-    direct: DirectExchange | None = None
+    # From the connection's beginning to its end: the two of them refer to each other.
+    intake: Intake | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         _keep_alive(transport)
+        self.intake = Intake(self)
+        self.parser = httptools.HttpRequestParser(self.intake)
+        # As the base has it: what comes behind the last request is the client's mistake and not worth an answer.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
-        if self.direct is not None:
-            self.direct.lost()
+        intake, self.intake = self.intake, None
+        if intake is not None:
+            intake.lost()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self.direct is not None:
-            self.direct.on_writable()
+        if self.intake is not None and self.intake.current is not None:
+            self.intake.current.on_writable()
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        # The ASGI types want a dict for each extension; ours is an object that only our own responses look for.
-        extensions: Any = {LINK_EXTENSION: self}
-        self.scope["extensions"] = extensions
-
-    def on_headers_complete(self) -> None:
-        if (self.cycle is None or self.cycle.response_complete) and (exchange := DirectExchange.of(self)) is not None:
-            self.direct = exchange
-            # What the base looks at of a cycle, the exchange has.
-            cycle: Any = exchange
-            self.cycle = cycle
-        else:
-            super().on_headers_complete()
+    def pass_on(self, url: bytes, headers: list[tuple[bytes, bytes]], scope: Any, expects_continue: bool) -> None:
+        """Take a request that is to be answered under ASGI, as if its headers had just come from the parser."""
+        self.url = url
+        self.headers = headers
+        self.scope = scope
+        self.expect_100_continue = expects_continue
+        self.on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """Do what the base does; its keep-alive time-out is made for every response, and nearly never needed."""
+        """Do what the base does, but for its keep-alive time-out, which is the intake's."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        else:
-            timer: Any = timers.running().call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-            self.timeout_keep_alive_task = timer
-
-    def on_body(self, body: bytes) -> None:
-        if self.direct is not None and self.cycle is self.direct:  # type: ignore[comparison-overlap]
-            self.direct.take_body(body)
-        else:
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        if self.direct is not None and self.cycle is self.direct:  # type: ignore[comparison-overlap]
-            self.direct.start()
-        else:
-            super().on_message_complete()
+        elif self.intake is not None:
+            self.intake.rest()
 
     @property
     def request_complete(self) -> bool:
@@ -126,7 +111,6 @@ class LinkedHttp(HttpToolsProtocol):
         )
         cycle.more_body = more_body
         cycle.message_event.set()
-        self.direct = None
         self.cycle = cycle
         application: Any = response
         self._start_asgi_task(cycle, application)

@@ -7,8 +7,10 @@ inside one become several `data:` lines, which the receiver joins again with LF.
 from __future__ import annotations
 
 import re
+from typing import final
 
 from gateway.codec import documents
+from gateway.codec.encoder import Encoder
 from gateway.events import Chunks, Event, Gap, Started, Status
 
 MEDIA_TYPE = "text/event-stream"
@@ -18,38 +20,38 @@ HEARTBEAT = b": hb\n"
 _LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 
 
-class SseEncoder:
+@final
+class SseEncoder(Encoder):
     """Encodes the events of one run, for all its SSE readers: the newest batch is encoded once and kept.
 
     `retry_ms` is sent ahead of `start`: how long an EventSource waits before it reconnects.
     """
 
-    name = "sse"
-    media_type = MEDIA_TYPE
-    heartbeat = HEARTBEAT
-
     def __init__(self, run: str, *, retry_ms: int, debug: bool = False) -> None:
-        self._instance = f"/v1/runs/{run}"
-        self._prefix = f"id: {run}.".encode()
-        self._retry = f"retry: {retry_ms}\n".encode()
+        super().__init__("sse", MEDIA_TYPE, HEARTBEAT)
+        self._run = run
+        self._prefix = b"id: %b." % run.encode()
+        self._retry_ms = retry_ms
         self._debug = debug
         self._last: Chunks | None = None
         self._text = b""
 
     def encode(self, event: Event) -> bytes:
-        """Return one event, or one batch of chunk events, as it goes on the wire."""
         if isinstance(event, Chunks):
             if event is not self._last:
                 self._last, self._text = event, self.encode_chunks(event)
             return self._text
         if isinstance(event, Started):
-            head = self._retry if event.resumed_from is not None else self._retry + self._prefix + b"0\n"
+            head = b"retry: %d\n" % self._retry_ms
+            if event.resumed_from is None:
+                head += self._prefix + b"0\n"
             return head + _event(b"start", documents.dump(documents.started(event)))
         if isinstance(event, Status):
             return _event(b"status", documents.dump(documents.status(event)))
         if isinstance(event, Gap):
             return _event(b"gap", documents.dump(documents.gap(event)))
-        return self._prefix + b"end\n" + _event(b"end", documents.dump(documents.ended(event, self._instance, debug=self._debug)))
+        instance = f"/v1/runs/{self._run}"
+        return self._prefix + b"end\n" + _event(b"end", documents.dump(documents.ended(event, instance, debug=self._debug)))
 
     def encode_chunks(self, chunks: Chunks) -> bytes:
         """Return a batch of chunks: one `id` and one `data` line each, in order."""

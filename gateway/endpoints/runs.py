@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.endpoints import collected, prefer
 from gateway.endpoints.contract import CANCEL_DELETE, CANCEL_POST, RUN, RUN_EVENTS, RUN_RESULT, RUNS
+from gateway.endpoints.head import RequestHead
 from gateway.endpoints.negotiation import choose
 from gateway.endpoints.options import READER_OPTIONS, read_options, reader_from
 from gateway.endpoints.requests import CallReader
@@ -49,9 +50,9 @@ def router(hub: Hub, reader: CallReader, responses: RunResponses) -> APIRouter:
 
     async def events(request: Request, run: str) -> Response:
         media_type = choose(request.headers.get("accept"), OFFERED)
-        if (resumption := reader.resumption(request, names=READER_OPTIONS)) is not None:
+        if (resumption := reader.resumption(RequestHead(request.scope), names=READER_OPTIONS)) is not None:
             return responses.resumed(*resumption, media_type, of=run)
-        arguments, given = reader.split_query(request)
+        arguments, given = reader.split_query(request.scope["query_string"])
         if arguments:
             raise invalid_option(arguments[0][0][:60], f"is no option; known: {', '.join(READER_OPTIONS)}")
         options = read_options(given, reader.limits.options, names=READER_OPTIONS)

@@ -64,7 +64,7 @@ def router(reader: CallReader, settings: SocketSettings, origins: OriginRule, so
         await sockets.serve(PlainSocket(websocket, run, reading, settings))
 
     async def start(websocket: WebSocket, tool: str) -> tuple[RunSource, ReaderOptions]:
-        plain, options = reader.split_query(websocket)
+        plain, options = reader.split_query(websocket.scope["query_string"])
         checked = read_options(options, reader.limits.options, names=STARTING_OPTIONS)
         schema = reader.hub.catalog.find(tool, checked.pool).parameters
         values = arguments.from_query(plain, schema, depth_limit=reader.limits.depth)

@@ -18,7 +18,6 @@ from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role
 from gateway.runs.subscription import Subscription
 from gateway.telemetry.tally import RunTally
 
-Shared = TypeVar("Shared")
 Item = TypeVar("Item")
 
 
@@ -137,14 +136,15 @@ class RunSource:
             self._subscriber_came()
         return reader
 
-    def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
-        """Return what all readers of this run have in common under a name, made by the first of them: an encoder."""
+    def shared(self, name: str) -> Any:
+        """Return what all readers of this run have in common under a name: an encoder; None where none of them has made it yet."""
+        return None if self._shared is None else self._shared.get(name)
+
+    def share(self, name: str, common: Any) -> None:
+        """Have all readers use what one of them has made, for as long as somebody reads."""
         if self._shared is None:
             self._shared = {}
-        found: Shared | None = self._shared.get(name)
-        if found is None:
-            found = self._shared[name] = make()
-        return found
+        self._shared[name] = common
 
     def when_ended(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have a callback called once the run has ended, if it hasn't yet; return what takes that back, idempotent.
