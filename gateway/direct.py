@@ -194,4 +194,4 @@ def _rendered(headers: Headers) -> bytes:
 
 
 def _line(header: tuple[bytes, bytes]) -> bytes:
-    return b"%b: %b\r\n" % header
+    return header[0] + b": " + header[1] + b"\r\n"

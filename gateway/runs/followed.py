@@ -12,8 +12,8 @@ wait: who is slower than the copy's bounds allow sees a gap. Subscribers count f
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from gateway.events import Chunks, Ended, Outcome, Status, Timing
 from gateway.runlog.budget import MemoryBudget
@@ -56,7 +56,6 @@ class FollowedRun(RunSource):
             streaming=record.kind == "stream",
             session_id=record.session,
             on_disconnect=record.policy,
-            details=record.details,
             log=self._new_log(),
             tally=tally,
         )
@@ -96,6 +95,9 @@ class FollowedRun(RunSource):
         if self.record.ended is None:
             self.record = record
             self._note_worker()
+
+    def details(self) -> Mapping[str, Any]:
+        return self.record.details
 
     def timing(self) -> Timing:
         end = self.known_end

@@ -10,39 +10,33 @@ import secrets
 import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
+# A random byte's letter: 256 is a multiple of 32, so each is as likely.
+_LETTERS = bytes(ord(_ALPHABET[byte % 32]) for byte in range(256))
 _RUN_ID = re.compile(r"r_[0-9A-HJKMNP-TV-Z]{26}")
 _EVENT_ID = re.compile(r"(r_[0-9A-HJKMNP-TV-Z]{26})\.(end|[0-9]{1,15})")
 
 
 class _Ids:
-    """Makes ids. Half of each is the same within a millisecond, the other half is made for a hundred at once: their random
-    numbers are one system call."""
+    """Makes ids: the time's half once a millisecond, the random half for a hundred at once, since that is a system call."""
 
     def __init__(self) -> None:
         self._made_ms = 0
         self._time = ""
-        self._random: list[str] = []
+        self._random = ""
 
     def take(self) -> str:
         """Return an id that was never returned before."""
         now_ms = time.time_ns() // 1_000_000
         if now_ms != self._made_ms:
             self._made_ms = now_ms
-            self._time = "r_" + _letters(now_ms, 40)
+            self._time = "r_" + "".join([_ALPHABET[now_ms >> shift & 31] for shift in range(45, -1, -5)])
         if not self._random:
-            data = secrets.token_bytes(1000)
-            halves = [_letters(int.from_bytes(data[at : at + 5]), 30) for at in range(0, 1000, 5)]
-            self._random = [halves[at] + halves[at + 1] for at in range(0, 200, 2)]
-        return self._time + self._random.pop()
+            self._random = secrets.token_bytes(1600).translate(_LETTERS).decode("ascii")
+        random, self._random = self._random[:16], self._random[16:]
+        return self._time + random
 
 
 _ids = _Ids()
-
-
-def _letters(number: int, from_bit: int) -> str:
-    """Return a number of `from_bit` + 10 bits in base 32."""
-    return "".join([_PAIRS[number >> shift & 1023] for shift in range(from_bit, -1, -10)])
 
 
 def new_run_id() -> str:

@@ -68,6 +68,7 @@ class Run(RunSource, ToolSink):
         "_counts",
         "_grace",
         "_kept",
+        "_limits",
         "_owner",
         "_paused",
         "_remote",
@@ -108,7 +109,6 @@ class Run(RunSource, ToolSink):
             streaming=call.streaming,
             session_id=call.session_id,
             on_disconnect=str(policy.on_disconnect),
-            details=details_of(run_id, call, policy, limits),
             log=MemoryLog(limit_bytes=log_bytes, limit_chunks=limits.log_chunks, budget=budget),
             tally=tally,
         )
@@ -117,6 +117,7 @@ class Run(RunSource, ToolSink):
         self.call = call
         self.policy = policy
         self.recorder = recorder
+        self._limits = limits
         self._owner = owner
         self._timers = timers.running()
         # Subscribers on other gateways.
@@ -130,7 +131,7 @@ class Run(RunSource, ToolSink):
         self._upstream: StreamCall | None = None
         now = self._timers.time()
         self._watch = Stopwatch(now, call.timeout_s, policy.deadlines)
-        self._timer = self._timers.call_at(self._watch.next_deadline(now, paused=False)[0], self._check_deadlines)
+        self._timer: timers.Timer | None = self._timers.call_at(self._watch.next_deadline(now, paused=False)[0], self._check_deadlines)
 
     @property
     def state(self) -> str:
@@ -153,7 +154,8 @@ class Run(RunSource, ToolSink):
         try:
             granted = pool.acquire(request, self)
         except GatewayError:
-            self._timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             raise
         if self.tally is not None:
             self._counts = self.tally.tool(self.tool, pool.name)
@@ -206,7 +208,8 @@ class Run(RunSource, ToolSink):
             return
         deadlines = self.policy.deadlines
         if deadlines.idle_s is not None or deadlines.first_chunk_s is not None:
-            self._timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             self._check_deadlines()
         if self._was_queued or self.recorder is not None:
             status = Status("running", {"worker": lease.worker_id, "pool": lease.pool, "attempt": 1})
@@ -318,7 +321,9 @@ class Run(RunSource, ToolSink):
     def _end(self, outcome: Outcome, error: GatewayError | None, metadata: Mapping[str, str] | None = None) -> None:
         if self.ended is not None:
             return
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._counts is not None:
             self._count_end(self._counts, outcome)
         self.ended = end = Ended(outcome, self.log.next - 1, self._decorate(metadata or {}), self.timing(), error)
@@ -351,6 +356,9 @@ class Run(RunSource, ToolSink):
             return metadata
         elapsed_ms = int((self._timers.time() - self._watch.leased_at) * 1000)
         return {"execution_time_ms": str(elapsed_ms), "tool_type": "remote", "worker_id": self.worker_id, **metadata}
+
+    def details(self) -> Mapping[str, Any]:
+        return details_of(self.id, self.call, self.policy, self._limits)
 
     def timing(self) -> Timing:
         """Return how long it took so far."""

@@ -28,7 +28,6 @@ class RunSource:
 
     # Ten thousand ended runs are kept: an instance's dict would be the largest part of each.
     __slots__ = (
-        "_details",
         "_readers",
         "_released",
         "_shared",
@@ -58,11 +57,10 @@ class RunSource:
         streaming: bool,
         session_id: str | None,
         on_disconnect: str,
-        details: Mapping[str, Any],
         log: MemoryLog,
         tally: RunTally | None = None,
     ) -> None:
-        """`details` are those of the start event. `tally` counts what readers are told for the operator; None: nobody does."""
+        """`tally` counts what readers are told for the operator; None: nobody does."""
         self.id = run_id
         self.tool = tool
         self.streaming = streaming
@@ -73,7 +71,6 @@ class RunSource:
         self.ended: Ended | None = None
         self.pool: str | None = None
         self.worker_id: str | None = None
-        self._details = details
         # Tuples: one who leaves while all are being told must not make another one be passed over.
         self._readers: tuple[Subscription, ...] = ()
         # Those of them that are skipped or cut when they lag.
@@ -110,6 +107,10 @@ class RunSource:
         """How the run ended, even where its readers have not got so far yet; None while it hasn't."""
         return self.ended
 
+    def details(self) -> Mapping[str, Any]:
+        """Return what its start events say besides the run and its tool; made for each reader, since ended runs are kept."""
+        raise NotImplementedError
+
     def timing(self) -> Timing:
         """Return how long it took so far."""
         raise NotImplementedError
@@ -125,7 +126,7 @@ class RunSource:
         after = self.chunks if options.live else options.after
         cursor = 1 if after is None else self._cursor_after(after)
         resumed_from = None if after is None else cursor
-        reader = Subscription(self, Started(self.id, self.tool, self._details, resumed_from), cursor, wake, options)
+        reader = Subscription(self, Started(self.id, self.tool, self.details(), resumed_from), cursor, wake, options)
         self._readers += (reader,)
         if reader.holds and self.waits_for_readers:
             self.log.places.append(reader)

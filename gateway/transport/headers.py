@@ -22,7 +22,6 @@ from gateway.transport.status import format_timeout
 NO_DYNAMIC_TABLE = b"\x20"
 
 _NAME = re.compile(r"[0-9a-z_.-]+")
-_VALUE = re.compile(r"[ -~]*")
 _METHODS_CACHED = 256
 _BLOCKS_CACHED = 64
 _CACHED_BLOCK_BYTES = 1024
@@ -45,7 +44,7 @@ def check_metadata(metadata: Metadata) -> None:
     for name, value in metadata:
         if not _NAME.fullmatch(name):
             raise MetadataInvalid(f"metadata name {name!r} is not valid: 0-9 a-z _ . - only")
-        if not _VALUE.fullmatch(value):
+        if not (value.isascii() and value.isprintable()):
             raise MetadataInvalid(f"the value of metadata {name!r} is not valid: printable ASCII only")
 
 

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from mypy_extensions import trait
 
 from gateway.call import NOTHING, ToolCall
-from gateway.codec.toolchunk import plain_payloads
+from gateway.codec.toolchunk import end_mark, plain_payloads
 from gateway.codec.toolrequest import encode_request
 from gateway.codec.values import json_payload, result_json
 from gateway.errors import Code, GatewayError, ToolFailed
@@ -200,7 +200,11 @@ class ToolStream(StreamSink):
     def _take_chunks(self, messages: list[bytes]) -> None:
         payloads = plain_payloads(messages) if self._worker.trusts_json else []
         attributes: dict[int, ChunkAttributes] = {}
-        if len(payloads) < len(messages):
+        odd = len(messages) - len(payloads)
+        if odd == 1 and (final_id := end_mark(messages[-1])) is not None:
+            self._seen += 1
+            self._has_final, self._final_metadata, self._final_chunk_id = True, NOTHING, final_id or None
+        elif odd:
             self._translate(list(map(ToolChunk.FromString, messages[len(payloads) :])), payloads, attributes)
         if payloads:
             self._sink.on_chunks(payloads, sum(map(len, payloads)), attributes or None)
