@@ -1,7 +1,7 @@
 """A request that our server answers without ASGI: an Exchange (endpoints/exchange.py) on uvicorn's HTTP/1.1 connection.
 
-Made by server.py's protocol for what ExpressApp.find knows. ASGI's scope, cycle and task, and an await for each part
-that is sent, cost more than the rest of a short stream. A response that isn't a StreamedResponse is handed to
+Made by a connection's Intake (intake.py) for the endpoints of ExpressApp. uvicorn's cycle, a task, and an await for each part
+that is sent cost more than the rest of a short stream. A response that isn't an EventSource is handed to
 uvicorn as any other: only streams are worth a way of their own. Standard: RFC 9112 (§7.1 for the chunked coding).
 """
 
@@ -124,8 +124,8 @@ class DirectExchange(Exchange):
         return not self._intake.flow.write_paused
 
     def begin(self, constant: Headers, headers: Headers, body: bytes) -> None:
-        protocol: Any = self._intake.protocol
-        parts = [_STATUS_LINE, _rendered(protocol.server_state.default_headers), _rendered(constant), *map(_line, headers)]
+        intake = self._intake
+        parts = [_STATUS_LINE, _rendered(intake.server_state.default_headers), _rendered(constant), *map(_line, headers)]
         if not self.keep_alive:
             parts.append(b"connection: close\r\n")
         parts.append(_CHUNKED % (len(body), body))
@@ -133,7 +133,7 @@ class DirectExchange(Exchange):
             responses.response_began(self._endpoint.route, 200)
         # Held until the end of this turn of the loop: a short stream's end leaves with its beginning.
         self._head = b"".join(parts)
-        protocol.loop.call_soon(self._flush)
+        intake.loop.call_soon(self._flush)
 
     def write(self, body: bytes) -> None:
         if self._head:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 from gateway import timers
 from gateway.direct import DirectExchange
 from gateway.endpoints.connection import LINK_EXTENSION
+from gateway.endpoints.endpoint import endpoint_of
 from gateway.endpoints.express import ExpressApp
 
 if TYPE_CHECKING:
@@ -32,11 +33,14 @@ class Intake:
         "_idle_timer",
         "_is_idle",
         "_passed_on",
+        "_template",
         "_timers",
         "_url",
         "current",
         "flow",
+        "loop",
         "protocol",
+        "server_state",
         "transport",
     )
 
@@ -60,6 +64,20 @@ class Intake:
         self._idle_timer: timers.Timer | None = None
         self.transport: Any = protocol.transport
         self.flow: Any = protocol.flow
+        self.loop: Any = protocol.loop
+        self.server_state: Any = protocol.server_state
+        # What the ASGI scopes of all requests on this connection have in common.
+        self._template: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": protocol.server,
+            "client": protocol.client,
+            "scheme": protocol.scheme,
+            "root_path": protocol.root_path,
+            # The ASGI types want a dict for each extension; ours is an object that only our own responses look for.
+            "extensions": {LINK_EXTENSION: protocol},
+        }
 
     # The parser's.
 
@@ -119,7 +137,7 @@ class Intake:
         if protocol.pipeline:
             protocol.on_response_complete()
             return
-        protocol.server_state.total_requests += 1
+        self.server_state.total_requests += 1
         if not self.transport.is_closing():
             self.rest()
 
@@ -148,26 +166,16 @@ class Intake:
             self._idle_timer = self._timers.call_at(due, self._check_idle)
 
     def _scope(self) -> dict[str, Any]:
-        """Return the ASGI scope, as far as the way does not matter."""
-        protocol: Any = self.protocol
-        return {
-            "type": "http",
-            "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
-            "http_version": "1.1",
-            "server": protocol.server,
-            "client": protocol.client,
-            "scheme": protocol.scheme,
-            "root_path": protocol.root_path,
-            "headers": self._headers,
-            "state": protocol.app_state.copy(),
-            # The ASGI types want a dict for each extension; ours is an object that only our own responses look for.
-            "extensions": {LINK_EXTENSION: protocol},
-        }
+        """Return the request's ASGI scope, as far as the way that it goes does not matter."""
+        scope = self._template.copy()
+        scope["headers"] = self._headers
+        scope["state"] = self.protocol.app_state.copy()
+        return scope
 
     def _direct(self, scope: dict[str, Any]) -> DirectExchange | None:
         """Return the exchange for the request; None where it goes uvicorn's way."""
         app = self._app
-        if app is None or self._expects_continue:
+        if app is None or self._expects_continue or app.user_middleware:
             return None
         parser: Any = self.protocol.parser
         keep_alive: bool = parser.should_keep_alive()
@@ -180,7 +188,7 @@ class Intake:
             return None
         method: str = parser.get_method().decode("ascii")
         path = raw_path.decode("ascii")
-        found = app.find(method, path)
+        found = endpoint_of(app.express, method, path)
         if found is None:
             return None
         scope["method"] = method

@@ -69,9 +69,10 @@ class RunRegistry:
     def end(self, run: Run) -> None:
         """Keep a run that has ended, for its time."""
         del self._open[run.id]
-        self._ended.append((timers.running().time() + self._ttl_s, run.id))
+        now = timers.running().time()
+        self._ended.append((now + self._ttl_s, run.id))
         if len(self._ended) > self._kept_limit:
-            self._forget_first()
+            self._forget_first(now)
         if self._timer is None:
             self._arm()
 
@@ -89,12 +90,12 @@ class RunRegistry:
                 runs.append(run)
         return RunPage(runs, None)
 
-    def _forget_first(self) -> None:
+    def _forget_first(self, now: float) -> None:
         run_id = self._ended.popleft()[1]
         run = self._known.pop(run_id)
         run.release()
         self._on_forgotten(run)
-        self._expired.append((timers.running().time() + self._ttl_s, run_id))
+        self._expired.append((now + self._ttl_s, run_id))
         self._expired_ids.add(run_id)
         if len(self._expired) > self._kept_limit:
             self._expired_ids.discard(self._expired.popleft()[1])
@@ -103,7 +104,7 @@ class RunRegistry:
         self._timer = None
         now = timers.running().time()
         while self._ended and self._ended[0][0] <= now:
-            self._forget_first()
+            self._forget_first(now)
         while self._expired and self._expired[0][0] <= now:
             self._expired_ids.discard(self._expired.popleft()[1])
         self._arm()
