@@ -167,7 +167,12 @@ class MemoryLog:
     def close(self) -> None:
         """Forget everything; what was here is a gap to whoever still asks."""
         self.places.clear()
-        self.shrink(self.size_bytes, keep_batches=0)
+        self._batches.clear()
+        self._ends.clear()
+        self._head = 0
+        self.first = self.next
+        freed_bytes, self.size_bytes = self.size_bytes, 0
+        self._budget.freed(freed_bytes)
         self._budget.closed(self)
 
     def _index(self, cursor: int) -> int:
@@ -194,8 +199,5 @@ class MemoryLog:
             self._head = 0
         self.first = end
         self.size_bytes -= oldest.size_bytes
-        budget = self._budget
-        budget.size_bytes -= oldest.size_bytes
-        if budget.threshold_bytes > budget.limit_bytes:
-            budget.lower()
+        self._budget.freed(oldest.size_bytes)
         return True

@@ -28,7 +28,7 @@ from gateway.runlog.base import RunRecorder
 from gateway.runlog.budget import MemoryBudget
 from gateway.runlog.memory import MemoryLog, Place
 from gateway.runs.policy import READ_ALL, Cause, Leaving, ReaderOptions, RunPolicy
-from gateway.runs.source import RunSource, start_details
+from gateway.runs.source import RunSource
 from gateway.runs.stopwatch import Stopwatch
 from gateway.runs.subscription import Subscription
 from gateway.telemetry.tally import RunTally, ToolTally
@@ -375,11 +375,15 @@ class Run(RunSource, ToolSink):
 
 def details_of(run_id: str, call: ToolCall, policy: RunPolicy, limits: RunLimits) -> dict[str, Any]:
     """Return what the start events of a run say besides the run and its tool."""
+    details: dict[str, Any] = {"on_disconnect": str(policy.on_disconnect), "timeout_ms": int(call.timeout_s * 1000)}
     deadlines = policy.deadlines
-    timeouts_s = {
-        "timeout_ms": call.timeout_s,
-        "queue_timeout_ms": deadlines.queue_s,
-        "first_chunk_timeout_ms": deadlines.first_chunk_s,
-        "idle_timeout_ms": deadlines.idle_s,
-    }
-    return start_details(run_id, on_disconnect=str(policy.on_disconnect), timeouts_s=timeouts_s, heartbeat_s=limits.heartbeat_s)
+    if deadlines.queue_s is not None:
+        details["queue_timeout_ms"] = int(deadlines.queue_s * 1000)
+    if deadlines.first_chunk_s is not None:
+        details["first_chunk_timeout_ms"] = int(deadlines.first_chunk_s * 1000)
+    if deadlines.idle_s is not None:
+        details["idle_timeout_ms"] = int(deadlines.idle_s * 1000)
+    details["heartbeat_ms"] = int(limits.heartbeat_s * 1000)
+    uri = f"/v1/runs/{run_id}"
+    details["links"] = {"events": f"{uri}/events", "cancel": f"{uri}/cancel"}
+    return details

@@ -234,15 +234,3 @@ class RunSource:
 def _without(items: tuple[Item, ...], gone: Item) -> tuple[Item, ...]:
     """Return the items but for one; it need not be among them."""
     return () if len(items) == 1 and items[0] is gone else tuple(item for item in items if item is not gone)
-
-
-def start_details(run_id: str, *, on_disconnect: str, timeouts_s: Mapping[str, float | None], heartbeat_s: float) -> dict[str, Any]:
-    """Return what a start event says besides the run and its tool; `timeouts_s` by the name of its option, None for none."""
-    uri = f"/v1/runs/{run_id}"
-    details: dict[str, Any] = {"on_disconnect": on_disconnect}
-    for name, seconds in timeouts_s.items():
-        if seconds is not None:
-            details[name] = int(seconds * 1000)
-    details["heartbeat_ms"] = int(heartbeat_s * 1000)
-    details["links"] = {"events": f"{uri}/events", "cancel": f"{uri}/cancel"}
-    return details

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
 from hpack import Decoder, HPACKError, OversizedHeaderListError
 
@@ -140,7 +141,7 @@ def _string(text: str) -> bytes:
 def _length(number: int) -> bytes:
     """Return an integer with a 7-bit prefix (RFC 7541 §5.1)."""
     if number < 0x7F:
-        return bytes((number,))
+        return _SMALL[number]
     encoded = bytearray(b"\x7f")
     number -= 0x7F
     while number >= 0x80:
@@ -148,3 +149,6 @@ def _length(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+_SMALL: Final = [bytes((number,)) for number in range(0x7F)]
