@@ -7,7 +7,7 @@ inside one become several `data:` lines, which the receiver joins again with LF.
 from __future__ import annotations
 
 import re
-from typing import Final, final
+from typing import final
 
 from gateway.codec import documents
 from gateway.codec.encoder import Encoder
@@ -56,21 +56,13 @@ class SseEncoder(Encoder):
     def encode_chunks(self, chunks: Chunks) -> bytes:
         """Return a batch of chunks: one `id` and one `data` line each, in order."""
         prefix, first, payloads = self._prefix, chunks.first, chunks.payloads
-        parts: list[bytes] = []
-        for n, payload in enumerate(payloads, first):
-            parts.append(prefix)
-            parts.append(_DATA[n] if n < _NUMBERS else b"%d\ndata: " % n)
-            parts.append(payload)
-            parts.append(b"\n\n")
-        text = b"".join(parts)
+        if len(payloads) == 1:
+            text = b"".join((prefix, b"%d\ndata: " % first, payloads[0], b"\n\n"))
+        else:
+            text = b"".join([b"%b%d\ndata: %b\n\n" % (prefix, n, payload) for n, payload in enumerate(payloads, first)])
         if text.count(b"\n") != 3 * len(payloads) or b"\r" in text:
             text = b"".join([b"%b%d\n%b\n\n" % (prefix, n, _data_lines(payload)) for n, payload in enumerate(payloads, first)])
         return documents.escape_separators(text)
-
-
-# What stands between the run and the payload; formatting a number costs more than all the rest of a chunk.
-_NUMBERS: Final = 1000
-_DATA: Final = [b"%d\ndata: " % n for n in range(_NUMBERS)]
 
 
 def _event(name: bytes, data: bytes) -> bytes:
