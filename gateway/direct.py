@@ -116,6 +116,7 @@ class DirectExchange(Exchange):
         self._head = b""
         self._intake.current = None
         self.on_lost()
+        self.let_go()
 
     # The response: Exchange.
 
@@ -172,6 +173,7 @@ class DirectExchange(Exchange):
         """Nothing more is heard or said on this exchange."""
         self.response_complete = True
         self._intake.current = None
+        self.let_go()
 
 
 # Headers that one response after another has in common, as they are written, by the object that holds them: uvicorn's

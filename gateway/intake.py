@@ -154,6 +154,7 @@ class Intake:
             self._idle_timer.cancel()
         if self.current is not None:
             self.current.lost()
+        self._exchange = None
 
     def _check_idle(self) -> None:
         self._idle_timer = None

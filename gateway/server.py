@@ -25,6 +25,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.protocol import State
 
 from gateway.codec.websocket import text_frames
+from gateway.direct import DirectExchange
 from gateway.endpoints.connection import LINK_EXTENSION
 from gateway.intake import Intake
 
@@ -62,6 +63,10 @@ class LinkedHttp(HttpToolsProtocol):
         intake, self.intake = self.intake, None
         if intake is not None:
             intake.lost()
+        if isinstance(self.cycle, DirectExchange):
+            # With it, the connection would be a cycle of objects, which only the collector undoes.
+            nothing: Any = None
+            self.cycle = nothing
 
     def resume_writing(self) -> None:
         super().resume_writing()

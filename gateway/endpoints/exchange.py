@@ -33,6 +33,10 @@ class Exchange:
         # `writable` is True again.
         self.on_writable: Callable[[], None] = _nothing
 
+    def let_go(self) -> None:
+        """Forget who answers: nothing more is to be told, and an exchange may be kept for longer than its response."""
+        self.on_lost = self.on_writable = _nothing
+
     @property
     def writable(self) -> bool:
         """Whether the client keeps up. What is written all the same is kept, so write one part at most while False."""
