@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,29 +17,35 @@ from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import APIRouter, FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
-from gateway.endpoints import background, call, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.certificates import Certificates, CertificatesNotUsable
+from gateway.endpoints import background, call, docs, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints.clients import TrustedProxies
+from gateway.endpoints.cors import Cors
 from gateway.endpoints.duplex import SocketSettings
+from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.gauges import Gauges
+from gateway.endpoints.hosts import LOOPBACK_HOSTS, HostRule
 from gateway.endpoints.options import OptionLimits
 from gateway.endpoints.origin import OriginRule
 from gateway.endpoints.requests import CallReader, RequestLimits
 from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
+from gateway.guard import ConnectionLimits
 from gateway.runs.hub import Hub, HubLimits
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
-from gateway.settings import PoolSettings, Settings, SettingsError
+from gateway.settings import PoolSettings, ServerSettings, Settings, SettingsError, WorkerTlsSettings, is_public
 from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
 from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
 from gateway.transport.base import Channel
+from gateway.transport.tls import TlsOptions
 from gateway.workers.catalog import Catalog
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
@@ -61,7 +67,10 @@ class Gateway:
         self._transport: Transport | None = None
         configured = settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)
         self.pool_options = [pool_options(pool) for pool in configured]
-        self.pools = {options.name: Pool(options, self._connect) for options in self.pool_options}
+        self.pools = {
+            options.name: Pool(options, partial(self._connect, tls=worker_tls(pool)))
+            for options, pool in zip(self.pool_options, configured, strict=True)
+        }
         self.catalog = Catalog(list(self.pools.values()))
         server = settings.server
         runlog = settings.runlog
@@ -79,6 +88,20 @@ class Gateway:
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
+        self.certificates, self.grpc_certificates = _certificates(server)
+        self.connection_limits = ConnectionLimits(
+            head_bytes=server.head_limit_bytes,
+            head_fields=server.head_fields_limit,
+            head_timeout_s=server.head_timeout_s,
+            keep_alive_timeout_s=server.keep_alive_timeout_s,
+            body_timeout_s=server.body_timeout_s,
+            body_rate_bytes_s=server.body_rate_bytes_s,
+            connections=server.connections_limit,
+            connections_per_address=server.connections_per_address_limit,
+            uncounted=TrustedProxies(server.trusted_proxies),
+            message_bytes=server.socket_frame_limit_bytes,
+            ping_s=server.socket_ping_s,
+        )
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -93,7 +116,8 @@ class Gateway:
             try:
                 if server.grpc_address:
                     service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
-                    self.bridge = BridgeServer(service, server.grpc_address)
+                    credentials = None if self.grpc_certificates is None else self.grpc_certificates.grpc_credentials()
+                    self.bridge = BridgeServer(service, server.grpc_address, credentials)
                     await self._listen(self.bridge)
                 yield
                 await self._drain()
@@ -160,9 +184,21 @@ class Gateway:
             _log.error("can't listen", grpc_address=self.settings.server.grpc_address, reason=str(exc))
             raise
 
-    def _connect(self, address: str) -> Channel:
+    def reload_certificates(self) -> None:
+        """Read the front doors' certificates again, for connections from now on; workers' are read at every dial.
+
+        Raises:
+            SettingsError: one can't be used; both front doors, or one of them, go on with what they had.
+        """
+        for certificates in {self.certificates, self.grpc_certificates} - {None}:
+            try:
+                certificates.reload()  # type: ignore[union-attr]
+            except CertificatesNotUsable as exc:
+                raise SettingsError(str(exc)) from exc
+
+    def _connect(self, address: str, tls: TlsOptions | None = None) -> Channel:
         assert self._transport is not None, "pools connect while the gateway runs"
-        return self._transport.connect(address)
+        return self._transport.connect(address, tls=tls)
 
     def _session_ended(self, session_id: str) -> None:
         for pool in self.pools.values():
@@ -180,7 +216,9 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         async with gateway.run():
             yield
 
-    app = ExpressApp(title="Snakepit Gateway", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app = ExpressApp(
+        title="Snakepit Gateway", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None
+    )
     problem.install(app, debug=server.debug)
     options = OptionLimits(
         server.timeout_s, server.timeout_limit_s, frozenset(server.meta_keys), server.reader_lag_bytes, server.grace_limit_s
@@ -199,6 +237,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     )
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
     app.express = {"stream": stream_tool, "call": call_tool}
+    app.exposure = exposure = _exposure(server)
     app.on_error = partial(problem.respond, debug=server.debug)
     routers: tuple[APIRouter, ...] = (
         stream.router(stream_tool),
@@ -208,7 +247,8 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         runs.router(gateway.hub, reader, responses),
         sessions.router(gateway.sessions, limits, gateway.hub),
         health.router(gateway.hub),
-        websocket.router(reader, socket_settings, OriginRule(server.allowed_origins), gateway.sockets),
+        docs.router(),
+        websocket.router(reader, socket_settings, exposure, gateway.sockets),
     )
     if gateway.tally is not None:
         app.responses = ResponseTally()
@@ -216,8 +256,6 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     for router in routers:
         app.include_router(router)
     openapi.install(app, gateway.catalog.list)
-    if server.allowed_origins:
-        _allow_origins(app, server.allowed_origins)
     return app
 
 
@@ -229,8 +267,42 @@ def demo_adapter() -> Path:
 
 def pool_options(pool: PoolSettings) -> PoolOptions:
     """Return what a pool is told, from its settings."""
-    values = pool.model_dump(exclude={"kind"})
+    values = pool.model_dump(exclude={"kind", "tls"})
     return PoolOptions(kind="local" if pool.adapter is not None else "addresses", **values)
+
+
+def worker_tls(pool: PoolSettings) -> TlsOptions | None:
+    """Return how a pool's workers are spoken to; None: without TLS.
+
+    Raises:
+        SettingsError: a file can't be used.
+    """
+    if pool.tls is False:
+        return None
+    files = WorkerTlsSettings() if pool.tls is True else pool.tls
+    options = TlsOptions(files.ca, files.cert, files.key, files.server_name)
+    try:
+        options.ssl_context()
+    except OSError as exc:
+        raise SettingsError(f"pool {pool.name!r}: tls: {exc}") from exc
+    return options
+
+
+def _certificates(server: ServerSettings) -> tuple[Certificates | None, Certificates | None]:
+    """Return what the HTTP and the gRPC front door show; None: no TLS there.
+
+    Raises:
+        SettingsError: a file can't be used.
+    """
+    http = grpc = None
+    try:
+        if server.tls_cert is not None and server.tls_key is not None:
+            http = grpc = Certificates(server.tls_cert, server.tls_key, server.tls_client_ca)
+        if server.grpc_tls_cert is not None and server.grpc_tls_key is not None:
+            grpc = Certificates(server.grpc_tls_cert, server.grpc_tls_key, server.grpc_tls_client_ca, prefix="server.grpc_tls")
+    except CertificatesNotUsable as exc:
+        raise SettingsError(str(exc)) from exc
+    return http, grpc if server.grpc_tls else None
 
 
 def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metrics:
@@ -241,12 +313,12 @@ def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metr
     )
 
 
-def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
-    # Starlette's CORSMiddleware is plain ASGI, so it hides no disconnect; it is not there when nobody asked for it.
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=list(origins),
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["*"],
-        expose_headers=["Content-Location", "Link", "Location", "Preference-Applied", "Retry-After", "Server-Timing"],
+def _exposure(server: ServerSettings) -> Exposure:
+    """Return to whom the server shows itself: on loopback only to those who call it by a name of loopback, unless more are named."""
+    hosts = server.allowed_hosts
+    if not is_public(server.host):
+        hosts = (*LOOPBACK_HOSTS, f"[{server.host}]" if ":" in server.host else server.host, *hosts)
+    origins = server.allowed_origins
+    return Exposure(
+        HostRule(hosts), OriginRule(origins), Cors(origins, credentials=server.allowed_credentials), TrustedProxies(server.trusted_proxies)
     )

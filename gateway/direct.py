@@ -15,6 +15,7 @@ from starlette.responses import Response
 from gateway.endpoints.endpoint import Endpoint
 from gateway.endpoints.eventsource import EventSource
 from gateway.endpoints.exchange import Exchange, Headers
+from gateway.endpoints.exposure import ANSWER_HEADERS
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.head import RequestHead
 from gateway.endpoints.problem import problem_response
@@ -127,6 +128,9 @@ class DirectExchange(Exchange):
     def begin(self, constant: Headers, headers: Headers, body: bytes) -> None:
         intake = self._intake
         parts = [_STATUS_LINE, _rendered(intake.server_state.default_headers), _rendered(constant), *map(_line, headers)]
+        more: Headers = self._scope.get(ANSWER_HEADERS, ())
+        if more:
+            parts.append(_rendered(more))
         if not self.keep_alive:
             parts.append(b"connection: close\r\n")
         parts.append(_CHUNKED % (len(body), body))
@@ -167,7 +171,8 @@ class DirectExchange(Exchange):
 
     def _answer(self, response: Response, *, more_body: bool) -> None:
         self._end()
-        self._intake.protocol.answer_with(self._app.counted(response, self._endpoint), self._scope, more_body=more_body)
+        protocol: Any = self._intake.protocol
+        protocol.answer_with(self._app.counted(response, self._endpoint), self._scope, more_body=more_body)
 
     def _end(self) -> None:
         """Nothing more is heard or said on this exchange."""

@@ -1,22 +1,30 @@
 """A connection's requests as the HTTP parser tells of them, until it is known which way each is answered.
 
-Made by server.py for each connection; httptools calls it. Once a request's headers are there it is answered ahead of ASGI
-where it can be (direct.py); else uvicorn's protocol gets to know all that it would know by itself. Between requests it also
-keeps the connection's idle time: a timer for each connection and not for each response.
+Made by guard.py for each connection; httptools calls it. It counts what guard.py bounds, and refuses a head that is too large.
+Once a request's headers are there it is answered ahead of ASGI where it can be (direct.py); else uvicorn's protocol gets to
+know all that it would know by itself, but for trailers, which nobody there wants.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
-from gateway import timers
 from gateway.direct import DirectExchange
-from gateway.endpoints.connection import LINK_EXTENSION
 from gateway.endpoints.endpoint import endpoint_of
 from gateway.endpoints.express import ExpressApp
+from gateway.errors import GatewayError
+from gateway.patience import Patience
 
 if TYPE_CHECKING:
-    from gateway.server import LinkedHttp
+    from gateway.guard import GuardedHttp
+
+# Requests that may wait behind the one that is being answered; nobody who pipelines sends more at once.
+PIPELINE_LIMIT: Final = 32
+
+# What of a request the parser is in.
+NOTHING: Final = 0
+HEAD: Final = 1
+BODY: Final = 2
 
 
 @final
@@ -27,46 +35,43 @@ class Intake:
         "_app",
         "_exchange",
         "_expects_continue",
+        "_fresh_bytes",
         "_has_connection_field",
+        "_head_bytes_limit",
+        "_head_fields_limit",
         "_headers",
-        "_idle_since",
-        "_idle_timer",
-        "_is_idle",
-        "_passed_on",
+        "_keep_alive_s",
+        "_patience",
         "_template",
-        "_timers",
         "_url",
+        "body_bytes",
         "current",
         "flow",
         "loop",
+        "part",
         "protocol",
+        "read_bytes",
         "server_state",
+        "since",
+        "trailers",
         "transport",
     )
 
-    def __init__(self, protocol: LinkedHttp) -> None:
+    def __init__(self, protocol: GuardedHttp, patience: Patience, extensions: dict[str, Any]) -> None:
+        """`extensions` are those of the ASGI scopes of all requests on this connection."""
         app: Any = protocol.app
+        limits = protocol.limits
         # None: another app, whose requests all go uvicorn's way.
         self._app: ExpressApp | None = app if isinstance(app, ExpressApp) else None
         self.protocol = protocol
-        self._timers = timers.running()
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._expects_continue = False
-        self._has_connection_field = False
-        # The request whose parts come: answered directly, or passed on to uvicorn; neither before its headers are there.
-        self._exchange: DirectExchange | None = None
-        self._passed_on = False
-        # The request that is being answered directly.
-        self.current: DirectExchange | None = None
-        self._is_idle = True
-        self._idle_since = 0.0
-        self._idle_timer: timers.Timer | None = None
         self.transport: Any = protocol.transport
         self.flow: Any = protocol.flow
         self.loop: Any = protocol.loop
         self.server_state: Any = protocol.server_state
-        # What the ASGI scopes of all requests on this connection have in common.
+        self._patience = patience
+        self._head_bytes_limit: int = limits.head_bytes
+        self._head_fields_limit: int = limits.head_fields
+        self._keep_alive_s: float = limits.keep_alive_timeout_s
         self._template: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
@@ -75,36 +80,74 @@ class Intake:
             "client": protocol.client,
             "scheme": protocol.scheme,
             "root_path": protocol.root_path,
-            # The ASGI types want a dict for each extension; ours is an object that only our own responses look for.
-            "extensions": {LINK_EXTENSION: protocol},
+            "extensions": extensions,
         }
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._expects_continue = False
+        self._has_connection_field = False
+        # The request whose parts come, where it is answered directly; and the one that is being answered so.
+        self._exchange: DirectExchange | None = None
+        self.current: DirectExchange | None = None
+        # The part that the parser is in, and since when it, or a request, is waited for; None: since the data that is being read.
+        self.part = NOTHING
+        self.since: float | None = None
+        # What was read of the head, or for the body; of the body itself; how many trailers.
+        self.read_bytes = 0
+        self.body_bytes = 0
+        self.trailers = 0
+        # The data that is being read, where all of it may belong to the request that begins in it.
+        self._fresh_bytes = 0
+
+    def reading(self, size_bytes: int) -> None:
+        """So much data is given to the parser next."""
+        if self.part == NOTHING:
+            self._fresh_bytes = size_bytes
+        else:
+            self._fresh_bytes = 0
+            self.read_bytes += size_bytes
 
     # The parser's.
 
     def on_message_begin(self) -> None:
-        self._is_idle = False
         self._url = b""
         self._headers = []
-        self._expects_continue = self._has_connection_field = self._passed_on = False
+        self._expects_continue = self._has_connection_field = False
         self._exchange = None
+        self.part = HEAD
+        self.read_bytes, self._fresh_bytes = self._fresh_bytes, 0
+        if self.protocol.cycle is not None:
+            self.since = None
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.part == BODY:
+            self.trailers += 1
+            return
         name = name.lower()
-        if self._passed_on:
-            # A trailer field.
-            self.protocol.headers.append((name, value))
-        elif self._exchange is None:
-            if name == b"connection":
-                self._has_connection_field = True
-            elif name == b"expect" and value.lower() == b"100-continue":
-                self._expects_continue = True
-            self._headers.append((name, value))
+        if name == b"connection":
+            self._has_connection_field = True
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self._expects_continue = True
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        """Refuse a head that is too large, or have the request answered one way or the other.
+
+        Raises:
+            GatewayError: it is refused; the parser stops, and guard.py hears of it.
+        """
         protocol: Any = self.protocol
+        limit_bytes, limit_fields = self._head_bytes_limit, self._head_fields_limit
+        if len(self._headers) > limit_fields or (self.read_bytes > limit_bytes and self._head_size() > limit_bytes):
+            raise head_too_large(limit_bytes, limit_fields)
+        if protocol.pipeline and len(protocol.pipeline) >= PIPELINE_LIMIT:
+            raise GatewayError("invalid-request", f"More than {PIPELINE_LIMIT} requests are waiting for their answers")
+        self.part = BODY
+        self.since = None
+        self.read_bytes = self.body_bytes = self.trailers = 0
         scope = self._scope()
         cycle = protocol.cycle
         if (cycle is None or cycle.response_complete) and (exchange := self._direct(scope)) is not None:
@@ -112,10 +155,10 @@ class Intake:
             # What uvicorn's protocol looks at of a cycle, the exchange has.
             protocol.cycle = exchange
         else:
-            self._passed_on = True
             protocol.pass_on(self._url, self._headers, scope, self._expects_continue)
 
     def on_body(self, body: bytes) -> None:
+        self.body_bytes += len(body)
         exchange = self._exchange
         if exchange is not None and not exchange.response_complete:
             exchange.take_body(body)
@@ -123,6 +166,7 @@ class Intake:
             self.protocol.on_body(body)
 
     def on_message_complete(self) -> None:
+        self.part = NOTHING
         exchange = self._exchange
         if exchange is not None and not exchange.response_complete:
             exchange.start()
@@ -134,7 +178,7 @@ class Intake:
     def response_complete(self) -> None:
         """A direct answer is complete; what was pipelined behind it goes uvicorn's way."""
         protocol: Any = self.protocol
-        if protocol.pipeline:
+        if protocol.pipeline or self.part != NOTHING:
             protocol.on_response_complete()
             return
         self.server_state.total_requests += 1
@@ -142,29 +186,19 @@ class Intake:
             self.rest()
 
     def rest(self) -> None:
-        """Nothing is asked for: close the connection when nothing more comes within its keep-alive time."""
-        self._is_idle = True
-        self._idle_since = self._timers.time()
-        if self._idle_timer is None:
-            self._idle_timer = self._timers.call_later(self.protocol.timeout_keep_alive, self._check_idle)
+        """Nothing is asked for, and nothing is being answered: have a look when the connection has kept alive for its time."""
+        self.since = now = self._patience.time()
+        self._patience.by(now + self._keep_alive_s)
 
     def lost(self) -> None:
         """The connection was lost."""
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
         if self.current is not None:
             self.current.lost()
         self._exchange = None
 
-    def _check_idle(self) -> None:
-        self._idle_timer = None
-        if not self._is_idle:
-            return
-        due = self._idle_since + self.protocol.timeout_keep_alive
-        if self._timers.time() >= due:
-            self.protocol.timeout_keep_alive_handler()
-        else:
-            self._idle_timer = self._timers.call_at(due, self._check_idle)
+    def _head_size(self) -> int:
+        """How many bytes the head has, nearly: without the version, and with the usual white space."""
+        return len(self._url) + sum([len(name) + len(value) + 4 for name, value in self._headers])
 
     def _scope(self) -> dict[str, Any]:
         """Return the request's ASGI scope, as far as the way that it goes does not matter."""
@@ -197,3 +231,8 @@ class Intake:
         scope["raw_path"] = raw_path
         scope["query_string"] = query
         return DirectExchange(self, app, found[0], found[1], scope, keep_alive) if app.admits_now(scope) else None
+
+
+def head_too_large(limit_bytes: int, limit_fields: int) -> GatewayError:
+    """Return the error for a head over its bounds."""
+    return GatewayError("head-too-large", f"The head of a request may have {limit_bytes} bytes and {limit_fields} fields")

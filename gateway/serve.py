@@ -39,8 +39,10 @@ def run_server(settings: Settings) -> int:
     host, port = sock.getsockname()[:2]
     if is_public(host):
         _log.warning("listening on a public address without authentication", host=host)
-    http = server.build(app, drain=gateway.drain_runs, frame_limit_bytes=settings.server.socket_frame_limit_bytes)
-    _log.info("HTTP listens", url=f"http://{'localhost' if host == '127.0.0.1' else host}:{port}")
+    tls = None if gateway.certificates is None else gateway.certificates.context
+    http = server.build(app, drain=gateway.drain_runs, limits=gateway.connection_limits, tls=tls)
+    name = "localhost" if host == "127.0.0.1" else f"[{host}]" if ":" in host else host
+    _log.info("HTTP listens", url=f"{'http' if tls is None else 'https'}://{name}:{port}")
     # What is loaded by now stays: the collector need not look at it again. A request makes some hundred objects and
     # few cycles, so a look every 700 objects, the default, finds next to nothing; and what is kept of a run, for minutes,
     # would be looked at again and again.

@@ -1,6 +1,7 @@
 """uvicorn, made to serve streams: its connections can be aborted, and the drain on a signal is ours.
 
-Called by serve.py. Streams are answered ahead of ASGI, without a task (direct.py). For everything else the protocols
+Called by serve.py. What a client may take of time and room before it has made its request is guard.py's. Streams are
+answered ahead of ASGI, without a task (direct.py). For everything else the protocols
 add one entry to the ASGI scope's extensions, themselves as a ClientLink (endpoints/connection.py): closing a
 connection whose reader has stalled would wait for it for ever, so it can be aborted, and its loss is heard of
 without a task.
@@ -12,85 +13,63 @@ import asyncio
 import contextlib
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import httptools
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
+from gateway.certificates import subject
 from gateway.codec.websocket import text_frames
-from gateway.direct import DirectExchange
+from gateway.endpoints.clients import TLS_EXTENSION
 from gateway.endpoints.connection import LINK_EXTENSION
-from gateway.intake import Intake
+from gateway.guard import ConnectionLimits, GuardedHttp, GuardedState
 
 _log = structlog.get_logger("gateway.server")
 
 KEEPALIVE_IDLE_S = 30
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_PROBES = 3
+BACKLOG = 2048
+# Pieces that a client may send one WebSocket message in: empty ones would add nothing to its size.
+FRAGMENTS_LIMIT = 1024
+# How long TLS waits for its client's part of the end.
+TLS_SHUTDOWN_S = 5.0
 
 
-class LinkedHttp(HttpToolsProtocol):
+class LinkedHttp(GuardedHttp):
     """HTTP/1.1 that answers streams and calls without ASGI (direct.py), and is all other responses' ClientLink.
 
-    Its parser talks to an Intake, which passes on to this protocol what goes uvicorn's way. TCP keepalive is on, so that a
-    vanished peer is noticed.
+    TCP keepalive is on, so that a vanished peer is noticed.
     """
 
     on_lost: Callable[[], None] | None = None
-    # From the connection's beginning to its end: the two of them refer to each other.
-    intake: Intake | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         _keep_alive(transport)
-        self.intake = Intake(self)
-        self.parser = httptools.HttpRequestParser(self.intake)
-        # As the base has it: what comes behind the last request is the client's mistake and not worth an answer.
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def extensions(self, transport: asyncio.Transport) -> dict[str, Any]:
+        # The ASGI types want a dict for each extension; ours is an object that only our own responses look for.
+        return {LINK_EXTENSION: self, **_tls_extension(transport)}
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
-        intake, self.intake = self.intake, None
-        if intake is not None:
-            intake.lost()
-        if isinstance(self.cycle, DirectExchange):
-            # With it, the connection would be a cycle of objects, which only the collector undoes.
-            nothing: Any = None
-            self.cycle = nothing
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.intake is not None and self.intake.current is not None:
             self.intake.current.on_writable()
-
-    def pass_on(self, url: bytes, headers: list[tuple[bytes, bytes]], scope: Any, expects_continue: bool) -> None:
-        """Take a request that is to be answered under ASGI, as if its headers had just come from the parser."""
-        self.url = url
-        self.headers = headers
-        self.scope = scope
-        self.expect_100_continue = expects_continue
-        self.on_headers_complete()
-
-    def on_response_complete(self) -> None:
-        """Do what the base does, but for its keep-alive time-out, which is the intake's."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        elif self.intake is not None:
-            self.intake.rest()
 
     @property
     def request_complete(self) -> bool:
@@ -122,15 +101,50 @@ class LinkedHttp(HttpToolsProtocol):
 
 
 class LinkedWebSocket(WebSocketsSansIOProtocol):
-    """WebSocket that is its socket's SocketLink."""
+    """WebSocket that is its socket's SocketLink. Its connection was LinkedHttp's, and is still one of those that are counted."""
+
+    def __init__(self, config: Any, server_state: GuardedState, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._peers = server_state.peers
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._peers.leave(self.client)
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if self.response.status_code != 101:
             # The handshake was refused: there is no scope.
             return
-        extensions: Any = {**(self.scope.get("extensions") or {}), LINK_EXTENSION: self}
+        extensions: Any = {**(self.scope.get("extensions") or {}), LINK_EXTENSION: self, **_tls_extension(self.transport)}
         self.scope["extensions"] = extensions
+
+    def handle_cont(self, event: Any) -> None:
+        if len(self.frames) >= FRAGMENTS_LIMIT:
+            self.conn.fail(1009, f"a message of more than {FRAGMENTS_LIMIT} fragments")
+            self.handle_parser_exception()
+        else:
+            super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        """Answer as the base does, but nothing to a client that doesn't take our answers: they would pile up here."""
+        answers = self.conn.data_to_send()
+        if self.writable.is_set():
+            self.transport.write(b"".join(answers))
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        if self.transport.get_write_buffer_size():
+            # The base waits until it is empty, which a client that is gone will not see to.
+            self.transport.abort()
+
+    async def send(self, message: Any) -> None:
+        """Send as the base does; it forgets the server's headers on a refusal, and takes one for an application's mistake."""
+        if message["type"] == "websocket.http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *self.default_headers]}
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
 
     def abort(self) -> None:
         self.transport.abort()
@@ -146,9 +160,13 @@ class LinkedWebSocket(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """uvicorn's server with our drain: the first signal drains and then stops, the second stops at once."""
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]], limits: ConnectionLimits, tls: ssl.SSLContext | None
+    ) -> None:
         super().__init__(config)
+        self.server_state = self._state = GuardedState(limits)
         self._drain = drain
+        self._tls = tls
         self._signalled = asyncio.Event()
 
     @contextlib.contextmanager
@@ -163,6 +181,22 @@ class Server(uvicorn.Server):
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
+
+    async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Start the app and listen. The base has no way to bound a TLS handshake, nor to take a context that can be reloaded."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        tls: dict[str, Any] = {}
+        if self._tls is not None:
+            handshake_s = self._state.limits.head_timeout_s
+            tls = {"ssl": self._tls, "ssl_handshake_timeout": handshake_s, "ssl_shutdown_timeout": TLS_SHUTDOWN_S}
+        loop = asyncio.get_running_loop()
+        self.servers = [await loop.create_server(self._protocol, sock=sock, backlog=BACKLOG, **tls) for sock in sockets or ()]
+        self.started = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        return LinkedHttp(self.config, self._state, self.lifespan.state)
 
     async def main_loop(self) -> None:
         """Serve until a signal, then drain while requests are still answered."""
@@ -186,25 +220,39 @@ class Server(uvicorn.Server):
             self._signalled.set()
 
 
-def build(app: ASGIApp, *, drain: Callable[[], Awaitable[None]], frame_limit_bytes: int) -> Server:
-    """Return the server for an app. `drain` is awaited on the first signal, while requests are still answered."""
+def build(
+    app: ASGIApp,
+    *,
+    drain: Callable[[], Awaitable[None]],
+    limits: ConnectionLimits | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Server:
+    """Return the server for an app. `drain` is awaited on the first signal, while requests are still answered.
+
+    `limits` None: those of ConnectionLimits itself. `tls` None: plain HTTP.
+    """
+    limits = limits or ConnectionLimits()
     config = uvicorn.Config(
         app,
         http=LinkedHttp,
         ws=LinkedWebSocket,
-        ws_max_size=frame_limit_bytes,
+        ws_max_size=limits.message_bytes,
+        ws_ping_interval=limits.ping_s,
+        ws_ping_timeout=limits.ping_s,
         # Compression costs 7 µs a message and a window of memory for each socket.
         ws_per_message_deflate=False,
         lifespan="on",
-        # Nothing here looks at the client's address, which is all that these headers would change.
+        # endpoints/clients.py does that, for those who look at the client's address.
         proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,
+        # Whatever we answer, a browser takes it for what we say it is.
+        headers=[("x-content-type-options", "nosniff")],
         # After our drain everything has ended; this is for what ignores that.
         timeout_graceful_shutdown=3,
     )
-    return Server(config, drain)
+    return Server(config, drain, limits, tls)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -219,7 +267,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
-        sock.listen(2048)
+        sock.listen(BACKLOG)
     except OSError:
         sock.close()
         raise
@@ -234,6 +282,12 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+def _tls_extension(transport: asyncio.Transport) -> Mapping[str, Any]:
+    """Return what ASGI's extensions say of the client's certificate; nothing where it has shown none."""
+    certificate = transport.get_extra_info("peercert")
+    return {TLS_EXTENSION: {"client_cert_name": subject(certificate)}} if certificate else {}
 
 
 def _keep_alive(transport: asyncio.Transport) -> None:

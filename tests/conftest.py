@@ -299,12 +299,14 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
     ) -> AsyncIterator[Running]:
         fakes = dict(pools or {"default": FakePool()})
         monkeypatch.setattr("gateway.app.Pool", lambda options, connect: fakes[options.name])
-        values = {"grpc_address": "", "drain_timeout_s": 0.0, **options}
+        # Requests on bare connections call it `test`.
+        values = {"grpc_address": "", "drain_timeout_s": 0.0, "allowed_hosts": ("test",), **options}
         configured = tuple(PoolSettings(name=name, addresses=("unix:/nowhere",)) for name in fakes)
         kept = RunLogSettings(**(runlog or {}))
         gateway = Gateway(Settings(server=ServerSettings(**values), runlog=kept, pools=configured))
         app = create_app(gateway=gateway)
-        http = server.build(app, drain=gateway.drain_runs, frame_limit_bytes=gateway.settings.server.socket_frame_limit_bytes)
+        tls = None if gateway.certificates is None else gateway.certificates.context
+        http = server.build(app, drain=gateway.drain_runs, limits=gateway.connection_limits, tls=tls)
         sock = server.bind("127.0.0.1", 0)
         port = sock.getsockname()[1]
         async with asyncio.TaskGroup() as tasks:

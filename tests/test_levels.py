@@ -15,7 +15,10 @@ PACKAGE = ROOT / "gateway"
 
 # From the top down; what stands on one line never imports its neighbours.
 LEVELS = (
-    {"cli", "app", "serve", "server", "intake", "direct", "settings", "remote", "__main__", "__init__"},
+    {
+        *("cli", "app", "serve", "server", "intake", "direct", "guard", "peers", "patience", "certificates"),
+        *("settings", "remote", "__main__", "__init__"),
+    },
     {"endpoints", "bridge"},
     {"runs"},
     {"workers", "runlog", "sessions", "auth"},

@@ -181,3 +181,23 @@ def test_the_run_log_has_a_section_of_its_own(tmp_path: Path) -> None:
 )
 def test_a_mistake_in_the_run_log_is_told(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in mistake(config(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("server", "line"),
+    [
+        ({"allowed_origins": ["https://app.example/"]}, r"server\.allowed_origins\.0: .*'https://app\.example/' is not an origin"),
+        ({"allowed_origins": ["null"]}, "every sandboxed page"),
+        ({"allowed_hosts": ["http://gateway"]}, r"server\.allowed_hosts\.0: .*'http://gateway' is not a host"),
+        ({"trusted_proxies": ["proxy"]}, r"server\.trusted_proxies\.0: .*'proxy' is neither an address nor a network"),
+        ({"allowed_origins": ["*"], "allowed_credentials": True}, "allowed_credentials: .* name the origins"),
+    ],
+)
+def test_a_wrong_rule_of_exposure_is_named(server: dict[str, Any], line: str) -> None:
+    with pytest.raises(SettingsError, match=line):
+        load(overrides={"server": server})
+
+
+def test_origins_and_hosts_are_read_as_browsers_write_them() -> None:
+    server = load(overrides={"server": {"allowed_origins": ["HTTPS://App.example:443"], "allowed_hosts": ["Gateway.Example:8000"]}}).server
+    assert (server.allowed_origins, server.allowed_hosts) == (("https://app.example",), ("gateway.example:8000",))

@@ -28,10 +28,14 @@ _OPTIONS = [
 
 
 class BridgeServer:
-    """The listener. `address` is `host:port` or `unix:/path`; port 0 picks a free one, told by `port` after `start`."""
+    """The listener. `address` is `host:port` or `unix:/path`; port 0 picks a free one, told by `port` after `start`.
 
-    def __init__(self, service: BridgeService, address: str) -> None:
+    `credentials` None: no TLS.
+    """
+
+    def __init__(self, service: BridgeService, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
         self._address = address
+        self._credentials = credentials
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = HealthServicer()
         pb_grpc.add_BridgeServiceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
@@ -48,13 +52,16 @@ class BridgeServer:
             OSError: the address can't be bound.
         """
         try:
-            self.port = self._server.add_insecure_port(self._address)
+            if self._credentials is None:
+                self.port = self._server.add_insecure_port(self._address)
+            else:
+                self.port = self._server.add_secure_port(self._address, self._credentials)
         except RuntimeError as exc:
             raise OSError(f"the gRPC address {self._address} can't be bound: {exc}") from exc
         await self._server.start()
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        _log.info("gRPC listens", address=self._address, port=self.port)
+        _log.info("gRPC listens", address=self._address, port=self.port, tls=self._credentials is not None)
 
     async def drain(self) -> None:
         """Answer health checks with NOT_SERVING; calls go on."""

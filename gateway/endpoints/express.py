@@ -3,7 +3,8 @@
 FastAPI's middleware, routing and dependency solving cost more than all the rest of a short stream. The endpoints
 are the same functions, and stay registered with FastAPI: they are documented there, and take that way as soon as
 the app has a middleware, which would otherwise not see them. Our own server (direct.py) asks `find`
-even ahead of ASGI. Whether a request may come in is asked here too, for all of them: there is no way around this app.
+even ahead of ASGI. Whether a request may come in is asked here too, for all of them: there is no way around this app. What
+the server shows to whom (exposure.py) comes first, then who the caller is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.caller import SCOPE_KEY, Caller
 from gateway.endpoints.endpoint import Endpoint, endpoint_of
-from gateway.endpoints.problem import respond
+from gateway.endpoints.exposure import ANSWER_HEADERS, Exposure
+from gateway.endpoints.problem import problem_response, respond
 from gateway.errors import GatewayError
 from gateway.telemetry.tally import OTHER, ResponseTally
 
@@ -44,11 +46,12 @@ class Admission(Protocol):
 class ExpressApp(FastAPI):
     """FastAPI whose `/v1/tools/{tool}/<action>` routes are answered ahead of its router. `express`: action to endpoint.
 
-    `admission` is asked about every request, whatever its path; None: all come in, as ANONYMOUS. `responses` counts the
-    responses of all routes; None: nobody does.
+    `exposure` and then `admission` are asked about every request, whatever its path; None: all come in, as ANONYMOUS. `responses`
+    counts the responses of all routes; None: nobody does.
     """
 
     express: Mapping[str, Endpoint] = {}
+    exposure: Exposure | None = None
     admission: Admission | None = None
     responses: ResponseTally | None = None
     # What an endpoint's exception becomes; the same as for all other routes.
@@ -58,10 +61,10 @@ class ExpressApp(FastAPI):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
         elif (refusal := await self._refusal(scope)) is not None:
-            await refusal(scope, receive, self._counted(send, lambda: OTHER))
+            await refusal(scope, receive, self._sending(scope, send, lambda: OTHER))
         elif not scope["root_path"] and (found := self.find(scope["method"], scope["path"])) is not None:
             endpoint, tool = found
-            send = self._counted(send, lambda: endpoint.route)
+            send = self._sending(scope, send, lambda: endpoint.route)
             request = Request(scope, receive)
             try:
                 response = await endpoint(request, tool)
@@ -70,10 +73,17 @@ class ExpressApp(FastAPI):
             await response(scope, receive, send)
         else:
             # FastAPI says in the scope which route it has found.
-            await super().__call__(scope, receive, self._counted(send, lambda: getattr(scope.get("route"), "path", OTHER)))
+            await super().__call__(scope, receive, self._sending(scope, send, lambda: getattr(scope.get("route"), "path", OTHER)))
 
     async def _refusal(self, scope: Scope) -> Response | None:
-        """Return the answer to a request that may not come in; None to one that may, whose caller is in its scope then."""
+        """Return the answer to a request that comes no further; None to one that does, whose caller is in its scope then."""
+        if self.exposure is not None:
+            try:
+                preflight = self.exposure.check(scope)
+            except GatewayError as error:
+                return problem_response(error, instance=scope["path"])
+            if preflight is not None:
+                return preflight
         if self.admission is None:
             return None
         request = Request(scope)
@@ -85,9 +95,12 @@ class ExpressApp(FastAPI):
 
     def admits_now(self, scope: Scope) -> bool:
         """Return whether a request may come in, and its caller is in its scope; False: ask the ASGI way, which may wait or refuse."""
-        if self.admission is None:
-            return True
         try:
+            # The methods that are answered here are none of a preflight's.
+            if self.exposure is not None:
+                self.exposure.check(scope)
+            if self.admission is None:
+                return True
             caller = self.admission.admit_now(HTTPConnection(scope))
         except GatewayError:
             return False
@@ -100,25 +113,27 @@ class ExpressApp(FastAPI):
         return None if self.user_middleware else endpoint_of(self.express, method, path)
 
     def counted(self, response: ASGIApp, endpoint: Endpoint) -> ASGIApp:
-        """Return a response that is counted as one of this endpoint's when it begins."""
-        if self.responses is None:
-            return response
+        """Return a response that begins as one of this endpoint's: it is counted, and carries what every answer has to."""
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            await response(scope, receive, self._counted(send, lambda: endpoint.route))
+            await response(scope, receive, self._sending(scope, send, lambda: endpoint.route))
 
         return answer
 
-    def _counted(self, send: Send, route: Callable[[], str]) -> Send:
-        """Return a `send` that counts the status line as one of this route, which is asked for only then."""
+    def _sending(self, scope: Scope, send: Send, route: Callable[[], str]) -> Send:
+        """Return a `send` that counts the status line as one of this route, which is asked for only then, and adds ANSWER_HEADERS."""
         responses = self.responses
-        if responses is None:
+        headers = scope.get(ANSWER_HEADERS, ())
+        if responses is None and not headers:
             return send
 
         # No coroutine of its own: a stream sends each batch by this.
         def sending(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                responses.response_began(route(), message["status"])
+                if responses is not None:
+                    responses.response_began(route(), message["status"])
+                if headers:
+                    message = {**message, "headers": [*message.get("headers", ()), *headers]}
             return send(message)
 
         return sending

@@ -1,8 +1,8 @@
 """Runs over WebSocket: the routes of `/v1/ws`, with the subprotocol, and of the plain `/v1/tools/{tool}/ws`.
 
-A socket is checked (its origin, the number of open sockets, what it asks for) and then served by a Socket (subprotocol.py) or
-a PlainSocket (plainsocket.py). A browser shows its page nothing of an HTTP error here, so all refusals but that of a
-wrong origin are close frames. Source: docs of the protocol, section 6.
+A socket is checked (its host and origin, the number of open sockets, what it asks for) and then served by a Socket (subprotocol.py)
+or a PlainSocket (plainsocket.py). A browser shows its page nothing of an HTTP error here, so all refusals but that of a
+wrong host or origin are close frames. Source: docs of the protocol, section 6.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from gateway.codec.websocket import SUBPROTOCOL, EventEncoder
 from gateway.endpoints import arguments
 from gateway.endpoints.attachment import find_run, read_event_id
 from gateway.endpoints.duplex import Closing, SocketSettings
+from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.options import STARTING_OPTIONS, read_options
-from gateway.endpoints.origin import OriginRule
 from gateway.endpoints.plainsocket import DONE, PlainSocket
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import CallReader
@@ -31,7 +31,7 @@ from gateway.runs.policy import ReaderOptions
 from gateway.runs.source import RunSource
 
 
-def router(reader: CallReader, settings: SocketSettings, origins: OriginRule, sockets: Sockets) -> APIRouter:
+def router(reader: CallReader, settings: SocketSettings, exposure: Exposure, sockets: Sockets) -> APIRouter:
     """Return the routes of this module."""
     routes = APIRouter()
 
@@ -86,7 +86,7 @@ def router(reader: CallReader, settings: SocketSettings, origins: OriginRule, so
 
     async def admitted(websocket: WebSocket) -> bool:
         try:
-            origins.check(websocket.headers)
+            exposure.check(websocket.scope)
         except GatewayError as error:
             await websocket.send_denial_response(problem_response(error))
             return False

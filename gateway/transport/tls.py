@@ -40,9 +40,22 @@ class TlsOptions:
             OSError: a file can't be read.
             ssl.SSLError: a file isn't what it should be.
         """
-        context = ssl.create_default_context(cafile=self.ca_file)
+        files = [path for path in (self.ca_file, self.certificate_file, self.key_file) if path is not None]
+        for path in files:
+            # OpenSSL says that something is not there, and not what.
+            path.open("rb").close()
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.certificate_file is not None:
+                context.load_cert_chain(self.certificate_file, self.key_file, _no_password)
+        except ssl.SSLError as exc:
+            names = ", ".join(map(str, files))
+            raise ssl.SSLError(f"{names}: not a certificate (and its key) in PEM: {exc.reason or exc}") from exc
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["h2"])
-        if self.certificate_file is not None:
-            context.load_cert_chain(self.certificate_file, self.key_file)
         return context
+
+
+def _no_password() -> str:
+    """Refuse an encrypted key; by default OpenSSL asks at the terminal, and waits."""
+    raise ssl.SSLError("the key is encrypted; give one without a password")

@@ -64,7 +64,8 @@ class AddressSlot:
             worker.enter_service(channel, description)
             log.info("worker ready", worker=worker.id, address=self._address)
             return await watch(worker, self._options)
-        except (CallFailed, ValueError) as exc:
+        except (CallFailed, ValueError, OSError) as exc:
+            # OSError: of a certificate's file, which is read anew for each channel.
             return f"worker {worker.id} at {self._address}: {reason_of(exc)}"
         except asyncio.CancelledError:
             worker.stop()

@@ -46,7 +46,7 @@ async def watch(worker: Worker, options: PoolOptions) -> str:
             worker.recover()
 
 
-def reason_of(exc: CallFailed | ValueError) -> str:
+def reason_of(exc: CallFailed | ValueError | OSError) -> str:
     """The failure of a question in words."""
     if not isinstance(exc, CallFailed):
         return str(exc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import os
@@ -25,6 +26,8 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # A name that was rebound to this machine.
+    "--host-resolver-rules=MAP rebound.example 127.0.0.1",
 ]
 
 
@@ -35,7 +38,20 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def pages() -> Iterator[str]:
-    """The origin that serves examples/pages."""
+    """The origin that serves examples/pages, which the gateway allows."""
+    with served_pages() as origin:
+        yield origin
+
+
+@pytest.fixture(scope="session")
+def other_pages() -> Iterator[str]:
+    """An origin of the same host and another port, which nobody has allowed."""
+    with served_pages() as origin:
+        yield origin
+
+
+@contextlib.contextmanager
+def served_pages() -> Iterator[str]:
     handler = functools.partial(QuietHandler, directory=str(ROOT / "examples" / "pages"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -52,6 +68,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, pages: str) -> Iterator[Se
 [server]
 retry_ms = 50
 allowed_origins = ["{pages}"]
+allowed_credentials = true
 
 [[pools]]
 adapter = "{JOURNAL_ADAPTER}"

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -40,9 +41,16 @@ class Served:
     """One running `gateway serve`. `start` returns when it answers; `stop` fails when it leaves anything behind."""
 
     def __init__(
-        self, directory: Path, arguments: tuple[str, ...], settings: str, environment: Mapping[str, str], packages: Path | None = None
+        self,
+        directory: Path,
+        arguments: tuple[str, ...],
+        settings: str,
+        environment: Mapping[str, str],
+        packages: Path | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.directory = directory
+        self.tls = tls
         self.log = directory / "log"
         self._arguments = arguments
         if settings:
@@ -65,7 +73,7 @@ class Served:
             )
         try:
             wait_for(self._listens, "its listeners")
-            self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
+            self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False, verify=self.tls or False)
             if ready:
                 wait_for(self.is_ready, "its workers")
         except BaseException:
@@ -79,7 +87,7 @@ class Served:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     def stop(self, *, exit_code: int = 0) -> None:
         """Send SIGTERM and judge what comes after: the exit code, the processes left, the log."""
@@ -153,7 +161,7 @@ class Served:
 
     def http(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S, trust_env=False, limits=limits)
+        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S, trust_env=False, limits=limits, verify=self.tls or False)
 
     def is_ready(self) -> bool:
         """Whether it and all its workers can take requests."""
@@ -277,12 +285,13 @@ def served(
     environment: Mapping[str, str] | None = None,
     ready: bool = True,
     packages: Path | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Served]:
     """A gateway for the time of a block; it has to stop well, unless the block has failed.
 
-    `packages` is a folder with another build of it; None: the sources.
+    `packages` is a folder with another build of it; None: the sources. `tls`: how its clients speak to it, where it has a certificate.
     """
-    gateway = Served(directory, arguments, settings, environment or {}, packages).start(ready=ready)
+    gateway = Served(directory, arguments, settings, environment or {}, packages, tls).start(ready=ready)
     try:
         yield gateway
         if gateway.process.poll() is None:

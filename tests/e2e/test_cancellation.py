@@ -35,7 +35,7 @@ async def killed_curl(gateway: Served, tool: str, tag: str) -> AsyncIterator[Non
 async def closed_response(gateway: Served, tool: str, tag: str, accept: str = "text/event-stream") -> AsyncIterator[None]:
     # Straight to the socket: before the first chunk there is no response that a client library would return.
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    writer.write(f"GET /v1/tools/{tool}/stream?tag={tag} HTTP/1.1\r\nHost: gateway\r\nAccept: {accept}\r\n\r\n".encode())
+    writer.write(f"GET /v1/tools/{tool}/stream?tag={tag} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n".encode())
     yield
     writer.close()
     await writer.wait_closed()
@@ -206,7 +206,7 @@ async def test_request_left_in_the_queue_never_starts_its_tool(gateway: Served, 
 async def test_client_that_leaves_during_a_blocked_write_is_noticed(gateway: Served, tool: str, tag: str) -> None:
     arguments = {"heavy": "chunks=100000&size=10000", "numbered": "count=10000000"}[tool]
     _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1)
-    writer.write(f"GET /v1/tools/{tool}/stream?tag={tag}&{arguments} HTTP/1.1\r\nHost: gateway\r\n\r\n".encode())
+    writer.write(f"GET /v1/tools/{tool}/stream?tag={tag}&{arguments} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     await until(lambda: "start" in gateway.journal(tag), "the tool's start")
     writer.transport.abort()
     await until(lambda: gateway.journal(tag)[-1] == "cleanup", "the tool's end")

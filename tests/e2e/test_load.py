@@ -177,7 +177,7 @@ async def stopped_growing(measure: Callable[[], None], highest: dict[int, int], 
 async def test_reader_that_makes_no_progress_is_cut(serve: Callable[..., Served]) -> None:
     gateway = serve(str(DEMO_ADAPTER), "--pool-size", "1", settings="[server]\nwrite_timeout_s = 0.5\n")
     _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1)
-    writer.write(b"GET /v1/tools/generate_dataset/stream?rows=100000000 HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    writer.write(b"GET /v1/tools/generate_dataset/stream?rows=100000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await until(lambda: gateway.pools()["default"]["in_flight"] == 1, "the call")
     await until(gateway.is_idle, "the call's end")
     async with websockets.connect(
@@ -193,7 +193,7 @@ async def test_other_streams_go_on_beside_a_stalled_one(gateway: Served, tag: st
     stalled = []
     for _ in range(4):
         _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1)
-        request = f"GET /v1/tools/heavy/stream?tag={tag}&chunks=100000&size=20000 HTTP/1.1\r\nHost: gateway\r\n\r\n"
+        request = f"GET /v1/tools/heavy/stream?tag={tag}&chunks=100000&size=20000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
         writer.write(request.encode())
         stalled.append(writer)
     await until(lambda: gateway.journal(tag).count("start") == 4, "the stalled streams")

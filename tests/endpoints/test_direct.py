@@ -174,8 +174,7 @@ async def test_trailer_fields_are_no_header_fields(running: Running, direct: lis
 
 @pytest.mark.parametrize(("path", "end"), [(COUNT, END), ("/livez", b'{"status":"ok"}')])
 async def test_a_connection_at_rest_is_closed_after_its_time(serve: Serve, path: str, end: bytes) -> None:
-    async with serve() as running:
-        running.http.config.timeout_keep_alive = 0.2
+    async with serve(keep_alive_timeout_s=0.2) as running:
         running.pool.script = one_chunk
         stream = await send(running)
         for _ in range(2):
@@ -185,8 +184,7 @@ async def test_a_connection_at_rest_is_closed_after_its_time(serve: Serve, path:
 
 
 async def test_a_connection_that_is_being_answered_is_not_at_rest(serve: Serve) -> None:
-    async with serve() as running:
-        running.http.config.timeout_keep_alive = 0.05
+    async with serve(keep_alive_timeout_s=0.05) as running:
         stream = await send(running)
         for _ in range(2):
             stream.writer.write(post(b"{}"))
