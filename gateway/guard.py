@@ -63,7 +63,9 @@ class ConnectionLimits:
 
 
 class GuardedState(ServerState):
-    """What all connections of a server share."""
+    """What all connections of a server share. `leaving`: the server drains, so no connection is kept for another request."""
+
+    leaving = False
 
     def __init__(self, limits: ConnectionLimits) -> None:
         super().__init__()

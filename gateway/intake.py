@@ -156,6 +156,8 @@ class Intake:
             protocol.cycle = exchange
         else:
             protocol.pass_on(self._url, self._headers, scope, self._expects_continue)
+        if self.server_state.leaving and protocol.cycle is not None:
+            protocol.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self.body_bytes += len(body)

@@ -20,3 +20,7 @@ class Encoder:
     def encode(self, event: Event) -> bytes:
         """Return one event, or one batch of chunk events, as it goes on the wire."""
         raise NotImplementedError
+
+    def farewell(self) -> bytes:
+        """Return what a reader is told whose stream is cut without an end."""
+        raise NotImplementedError

@@ -6,12 +6,13 @@ inside one become several `data:` lines, which the receiver joins again with LF.
 
 from __future__ import annotations
 
+import random
 import re
 from typing import final
 
 from gateway.codec import documents
 from gateway.codec.encoder import Encoder
-from gateway.events import Chunks, Event, Gap, Started, Status
+from gateway.events import Chunks, Event, Gap, Outcome, Started, Status
 
 MEDIA_TYPE = "text/event-stream"
 # One line and no blank one: a comment followed by a blank line makes several clients emit an empty event.
@@ -24,7 +25,8 @@ _LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 class SseEncoder(Encoder):
     """Encodes the events of one run, for all its SSE readers: the newest batch is encoded once and kept.
 
-    `retry_ms` is sent ahead of `start`: how long an EventSource waits before it reconnects.
+    `retry_ms` is sent ahead of `start`: how long an EventSource waits before it reconnects. Where many have to at the same
+    moment, each is told a time of its own, from half to one and a half of that: with an end by shutdown, and by `farewell`.
     """
 
     def __init__(self, run: str, *, retry_ms: int, debug: bool = False) -> None:
@@ -50,8 +52,15 @@ class SseEncoder(Encoder):
             return _event(b"status", documents.dump(documents.status(event)))
         if isinstance(event, Gap):
             return _event(b"gap", documents.dump(documents.gap(event)))
+        retry = self._jittered_retry() if event.outcome is Outcome.SHUTDOWN else b""
         instance = f"/v1/runs/{self._run}"
-        return self._prefix + b"end\n" + _event(b"end", documents.dump(documents.ended(event, instance, debug=self._debug)))
+        return retry + self._prefix + b"end\n" + _event(b"end", documents.dump(documents.ended(event, instance, debug=self._debug)))
+
+    def farewell(self) -> bytes:
+        return self._jittered_retry() + b"\n"
+
+    def _jittered_retry(self) -> bytes:
+        return b"retry: %d\n" % random.randint(self._retry_ms // 2, self._retry_ms * 3 // 2)
 
     def encode_chunks(self, chunks: Chunks) -> bytes:
         """Return a batch of chunks: one `id` and one `data` line each, in order."""

@@ -23,11 +23,13 @@ from typing import final
 import structlog
 
 from gateway import timers
+from gateway.codec import ratelimit
 from gateway.codec.encoder import Encoder
 from gateway.endpoints.exchange import Exchange, Headers
 from gateway.endpoints.problem import problem_response
 from gateway.events import Chunks, Ended, Event
 from gateway.runs.policy import READ_ALL, ReaderOptions
+from gateway.runs.quotas import Account
 from gateway.runs.source import RunSource
 
 # One write carries at most this much, plus one batch.
@@ -96,8 +98,7 @@ class RunStream:
         if exchange is None:
             return
         if self._reader.cut:
-            self.close()
-            exchange.abort()
+            self._cut(exchange)
             return
         if self._blocked_since is not None:
             return
@@ -110,6 +111,14 @@ class RunStream:
             # A mistake of ours costs this response, not the run or whoever woke it.
             _log.exception("a response failed", run=self._run.id)
             self.close()
+            exchange.abort()
+
+    def _cut(self, exchange: Exchange) -> None:
+        """Close the connection without an end, so that the client may come back."""
+        self.close()
+        if self._held is None and (farewell := self._encoder.farewell()):
+            exchange.cut(farewell)
+        else:
             exchange.abort()
 
     def _unblock(self) -> None:
@@ -213,8 +222,16 @@ class RunStream:
         marks = [b"queue;dur=%d" % timing.queue_ms] if timing.queue_ms is not None else []
         if timing.first_chunk_ms is not None:
             marks.append(b"first;dur=%d" % timing.first_chunk_ms)
-        location = (b"content-location", f"/v1/runs/{self._run.id}/events".encode())
-        return [location, (b"server-timing", b", ".join(marks))] if marks else [location]
+        own = [(b"content-location", f"/v1/runs/{self._run.id}/events".encode())]
+        if marks:
+            own.append((b"server-timing", b", ".join(marks)))
+        if self._run.account is not None:
+            own += _limit_headers(self._run.account)
+        return own
+
+
+def _limit_headers(account: Account) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in ratelimit.fields(account.quotas()).items()]
 
 
 @cache

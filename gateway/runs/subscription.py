@@ -23,6 +23,7 @@ class Subscription(Place):
     """A reader's cursor. `wake` is called from the event loop whenever there is something new to take; it must not block."""
 
     __slots__ = (
+        "_account",
         "_closed",
         "_ended",
         "_gap",
@@ -41,6 +42,8 @@ class Subscription(Place):
         # far behind it is; how far that may be.
         super().__init__(cursor, log.bytes_before(cursor), min(options.lag_bytes, log.lag_limit_bytes))
         self._run = run
+        # Who pays for what is taken; None: it costs nothing.
+        self._account = run.account
         self._started: Started | None = started
         self._status: Status | None = None
         self._gap: Gap | None = None
@@ -96,6 +99,8 @@ class Subscription(Place):
         if isinstance(item, Chunks):
             self.cursor = item.first + len(item.payloads)
             self.taken_bytes += item.size_bytes
+            if self._account is not None:
+                self._account.sent_bytes += item.size_bytes
         else:
             self._move(item.last + 1)
             self._run.gap_told(item)
