@@ -159,7 +159,7 @@ class DirectExchange(Exchange):
         self._end()
         if not self.keep_alive:
             self._transport.close()
-        self._intake.response_complete()
+        self._intake.answered()
 
     def hand_over(self, response: Response) -> None:
         self._answer(response, more_body=False)
@@ -191,8 +191,8 @@ class DirectExchange(Exchange):
         self.let_go()
 
 
-# Headers that one response after another has in common, as they are written, by the object that holds them: uvicorn's
-# are another list each second, the others are as many as there are media types.
+# Headers that one response after another has in common, as they are written, by the object that holds them: the server's
+# are another list each second, a media type's and an origin's are always the same.
 _RENDERED_LIMIT = 16
 _rendered_last: dict[int, tuple[Headers, bytes]] = {}
 

@@ -177,7 +177,7 @@ class Intake:
 
     # The connection's.
 
-    def response_complete(self) -> None:
+    def answered(self) -> None:
         """A direct answer is complete; what was pipelined behind it goes uvicorn's way."""
         protocol: Any = self.protocol
         if protocol.pipeline or self.part != NOTHING:

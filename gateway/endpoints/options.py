@@ -101,7 +101,7 @@ def read_options(
     """
     options = list(options)
     if not options and grpc_timeout is None:
-        # Most requests have none, and an app has one set of limits: `given` can't be told from one that was made for this request.
+        # As most requests have it: read once, as long as the limits are the same.
         known = _plain.get(on_disconnect.kind)
         if known is None or known[0] is not limits or known[1] is not on_disconnect:
             known = _plain[on_disconnect.kind] = limits, on_disconnect, _read([], limits, None, OPTIONS, on_disconnect)
