@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, final
 
 from gateway.caller import ANONYMOUS, Caller
+from gateway.correlation import UNCORRELATED, Correlation, Trace
 from gateway.value import Value
 
 # The mapping that is empty, and stays so.
@@ -33,10 +34,23 @@ class ToolCall(Value):
     `arguments` holds JSON values; `binary` raw bytes that replace an argument of the same name. `timeout_s` is
     the budget of the whole run, queue included. `metadata` reaches the adapter as its session context's
     `request_metadata`. `pool` and `affinity` None: the tool's pool and that pool's own setting.
-    `caller` is who asked.
+    `caller` is who asked, `correlation` what ties the run to other systems' records; `trace` hears what becomes of it, None: nobody does.
     """
 
-    __slots__ = ("tool", "arguments", "timeout_s", "streaming", "session_id", "pool", "affinity", "metadata", "binary", "caller")  # noqa: RUF023
+    __slots__ = (  # noqa: RUF023
+        "tool",
+        "arguments",
+        "timeout_s",
+        "streaming",
+        "session_id",
+        "pool",
+        "affinity",
+        "metadata",
+        "binary",
+        "caller",
+        "correlation",
+        "trace",
+    )
 
     def __init__(
         self,
@@ -50,6 +64,8 @@ class ToolCall(Value):
         metadata: Mapping[str, str] = NOTHING,
         binary: Mapping[str, bytes] = NOTHING,
         caller: Caller = ANONYMOUS,
+        correlation: Correlation = UNCORRELATED,
+        trace: Trace | None = None,
     ) -> None:
         self.tool = tool
         self.arguments = arguments
@@ -61,3 +77,18 @@ class ToolCall(Value):
         self.metadata = metadata
         self.binary = binary
         self.caller = caller
+        self.correlation = correlation
+        self.trace = trace
+
+    def bare(self) -> ToolCall:
+        """Return the call without what it carried: what is worth keeping of one that is over."""
+        return ToolCall(
+            self.tool,
+            NOTHING,
+            self.timeout_s,
+            self.streaming,
+            self.session_id,
+            self.pool,
+            caller=self.caller,
+            correlation=self.correlation,
+        )

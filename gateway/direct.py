@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from fastapi import Request
 from starlette.responses import Response
 
+from gateway.correlation import correlation_of
 from gateway.endpoints.endpoint import Endpoint
 from gateway.endpoints.eventsource import EventSource
 from gateway.endpoints.exchange import Exchange, Headers
@@ -20,6 +21,7 @@ from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.head import RequestHead
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import body_too_large, is_declared_larger
+from gateway.endpoints.visit import LEFT
 
 if TYPE_CHECKING:
     from gateway.intake import Intake
@@ -53,6 +55,7 @@ class DirectExchange(Exchange):
         "_intake",
         "_room_bytes",
         "_scope",
+        "_sent_bytes",
         "_tool",
         "_transport",
         "disconnected",
@@ -78,6 +81,10 @@ class DirectExchange(Exchange):
         # The body's parts, and how much more may come; nothing is kept of a GET's.
         self._body: list[bytes] = []
         self._room_bytes = endpoint.body_limit_bytes
+        # Of the response's body; -1 before it began.
+        self._sent_bytes = -1
+        if app.access is not None:
+            app.access.arrived(scope)
 
     # The request, from the intake.
 
@@ -121,6 +128,7 @@ class DirectExchange(Exchange):
         """The connection was lost."""
         self._head = b""
         self._intake.current = None
+        self._log()
         self.on_lost()
         self.let_go()
 
@@ -136,9 +144,11 @@ class DirectExchange(Exchange):
         more: Headers = self._scope.get(ANSWER_HEADERS, ())
         if more:
             parts.append(_rendered(more))
+        parts.append(b"x-request-id: %b\r\n" % correlation_of(self._scope).request_id.encode("ascii"))
         if not self.keep_alive:
             parts.append(b"connection: close\r\n")
         parts.append(_CHUNKED % (len(body), body))
+        self._sent_bytes = len(body)
         if (responses := self._app.responses) is not None:
             responses.response_began(self._endpoint.route, 200)
         # Held until the end of this turn of the loop: a short stream's end leaves with its beginning.
@@ -146,6 +156,7 @@ class DirectExchange(Exchange):
         intake.loop.call_soon(self._flush)
 
     def write(self, body: bytes) -> None:
+        self._sent_bytes += len(body)
         if self._head:
             self._flush()
         if len(body) < JOIN_LIMIT_BYTES:
@@ -155,8 +166,10 @@ class DirectExchange(Exchange):
 
     def finish(self, body: bytes) -> None:
         head, self._head = self._head, b""
+        self._sent_bytes += len(body)
         self._transport.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body) if body else head + b"0\r\n\r\n")
         self._end()
+        self._log()
         if not self.keep_alive:
             self._transport.close()
         self._intake.answered()
@@ -172,6 +185,7 @@ class DirectExchange(Exchange):
     def abort(self) -> None:
         self._head = b""
         self._end()
+        self._log()
         self._transport.abort()
 
     def _flush(self) -> None:
@@ -183,6 +197,12 @@ class DirectExchange(Exchange):
         self._end()
         protocol: Any = self._intake.protocol
         protocol.answer_with(self._app.counted(response, self._endpoint), self._scope, more_body=more_body)
+
+    def _log(self) -> None:
+        """Write the access log's line on a request that was answered here, or whose client did not wait for it."""
+        if (access := self._app.access) is not None:
+            began = self._sent_bytes >= 0
+            access.over(self._scope, route=self._endpoint.route, status=200 if began else LEFT, size_bytes=max(self._sent_bytes, 0))
 
     def _end(self) -> None:
         """Nothing more is heard or said on this exchange."""

@@ -7,6 +7,7 @@ compiled, those still are classes of Python's, whose parts are looked up by name
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Self
 
 
 class Value:
@@ -15,12 +16,16 @@ class Value:
     __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and all(getattr(self, name) == getattr(other, name) for name in _parts(self))
+        return isinstance(other, Value) and type(self) is type(other) and self.parts() == other.parts()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in _parts(self))})"
+        return f"{type(self).__name__}({', '.join(f'{name}={part!r}' for name, part in self.parts().items())})"
 
+    def parts(self) -> dict[str, Any]:
+        """Return the parts by their names, in order."""
+        names: Sequence[str] = type(self).__slots__
+        return {name: getattr(self, name) for name in names}
 
-def _parts(value: Value) -> Sequence[str]:
-    parts: Sequence[str] = type(value).__slots__
-    return parts
+    def but(self, **changes: Any) -> Self:
+        """Return another one, with these parts in place of its own."""
+        return type(self)(**{**self.parts(), **changes})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 from urllib.parse import parse_qsl
@@ -11,7 +11,8 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from gateway.call import ToolCall
-from gateway.caller import Caller, caller_of
+from gateway.caller import caller_of
+from gateway.correlation import correlation_of
 from gateway.endpoints import arguments
 from gateway.endpoints.head import RequestHead
 from gateway.endpoints.options import OPTIONS, CallOptions, OptionLimits, read_options, reader_from
@@ -90,8 +91,7 @@ class CallReader:
         else:
             schema = self.hub.catalog.find(tool, checked.pool).parameters
             values = arguments.from_query(plain, schema, depth_limit=self.limits.depth)
-        caller = caller_of(request.scope)
-        call = self.call(tool, values, checked, caller, streaming=streaming, begins_session=request.method != "HEAD")
+        call = self.call(tool, values, checked, request.scope, streaming=streaming, begins_session=request.method != "HEAD")
         return RunRequest(call, checked, claimed)
 
     def streams(self, tool: str, request: RequestHead) -> bool:
@@ -134,9 +134,16 @@ class CallReader:
         return replace(options, after=None, live=False) if options.live or options.after is not None else options
 
     def call(
-        self, tool: str, values: dict[str, Any], options: CallOptions, caller: Caller, *, streaming: bool, begins_session: bool = True
+        self,
+        tool: str,
+        values: dict[str, Any],
+        options: CallOptions,
+        scope: Mapping[str, Any],
+        *,
+        streaming: bool,
+        begins_session: bool = True,
     ) -> ToolCall:
-        """Return the call; its session begins, or goes on, with it, but for a call that will not be made (HEAD)."""
+        """Return the call of the request with this scope; its session begins, or goes on, with it, unless it will not be made (HEAD)."""
         if options.session_id is not None and begins_session:
             self.sessions.use(options.session_id)
         return ToolCall(
@@ -148,7 +155,8 @@ class CallReader:
             pool=options.pool,
             affinity=options.affinity,
             metadata=options.metadata,
-            caller=caller,
+            caller=caller_of(scope),
+            correlation=correlation_of(scope),
         )
 
     def split_query(self, raw: bytes) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

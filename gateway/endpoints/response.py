@@ -137,7 +137,9 @@ class RunStream:
                     self._begin(exchange, held)
                 else:
                     self.close()
-                    exchange.hand_over(problem_response(event.error, instance=f"/v1/runs/{self._run.id}", debug=self._debug))
+                    run = self._run
+                    problem = problem_response(event.error, instance=f"/v1/runs/{run.id}", trace_id=run.trace_id, debug=self._debug)
+                    exchange.hand_over(problem)
                 return
 
     def _begin(self, exchange: Exchange, held: list[Event]) -> None:

@@ -20,8 +20,7 @@ from gateway.runlog.budget import MemoryBudget
 from gateway.runlog.memory import MemoryLog
 from gateway.runlog.shared.following import Following
 from gateway.runlog.shared.records import RunRecord
-from gateway.runs.policy import READ_ALL, Cause, ReaderOptions
-from gateway.runs.run import RunLimits
+from gateway.runs.policy import READ_ALL, Cause, ReaderOptions, RunLimits
 from gateway.runs.source import RunSource
 from gateway.runs.subscription import Subscription
 from gateway.telemetry.tally import RunTally

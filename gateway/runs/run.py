@@ -16,19 +16,18 @@ What "the last subscriber leaves" means is the policy's (`OnDisconnect`); subscr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 from gateway import timers
-from gateway.call import NOTHING, ToolCall
+from gateway.call import ToolCall
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
 from gateway.runlog.base import RunRecorder
 from gateway.runlog.budget import MemoryBudget
 from gateway.runlog.memory import MemoryLog, Place
-from gateway.runs.policy import READ_ALL, Cause, Leaving, ReaderOptions, RunPolicy
-from gateway.runs.source import RunSource
+from gateway.runs.policy import READ_ALL, Cause, Leaving, ReaderOptions, RunLimits, RunPolicy
+from gateway.runs.source import RunSource, start_details
 from gateway.runs.stopwatch import Stopwatch
 from gateway.runs.subscription import Subscription
 from gateway.telemetry.tally import RunTally, ToolTally
@@ -40,20 +39,6 @@ from gateway.workers.toolstream import ToolEnd, ToolSink
 
 if TYPE_CHECKING:
     from gateway.runs.hub import Hub
-
-
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """The bounds that the settings put on every run.
-
-    `log_bytes` and `log_chunks` bound its log; `plain_log_bytes` does where it ends with its last subscriber and nobody has a
-    key to it: then a reader that comes back is an exception, and what it is too late for is a gap.
-    """
-
-    log_bytes: int = 4 * 1024 * 1024
-    plain_log_bytes: int = 512 * 1024
-    log_chunks: int = 100_000
-    heartbeat_s: float = 10.0
 
 
 # Causes that are no cancel.
@@ -79,8 +64,10 @@ class Run(RunSource, ToolSink):
         "_was_queued",
         "_watch",
         "call",
+        "cause",
         "policy",
         "recorder",
+        "size_bytes",
     )
 
     def __init__(
@@ -118,6 +105,10 @@ class Run(RunSource, ToolSink):
         self.policy = policy
         self.recorder = recorder
         self._limits = limits
+        # Why we ended it, by a name of tally.CANCEL_CAUSES; None where it ended by itself, or hasn't. And its chunks' bytes, as JSON.
+        self.cause: str | None = None
+        self.size_bytes = 0
+        self.trace = call.trace
         self._owner = owner
         self._timers = timers.running()
         # Subscribers on other gateways.
@@ -131,13 +122,24 @@ class Run(RunSource, ToolSink):
         self._upstream: StreamCall | None = None
         now = self._timers.time()
         self._watch = Stopwatch(now, call.timeout_s, policy.deadlines)
-        self._timer: timers.Timer | None = self._timers.call_at(self._watch.next_deadline(now, paused=False)[0], self._check_deadlines)
+        self._timer = self._timers.call_at(self._watch.next_deadline(now, paused=False)[0], self._check_deadlines)
 
     @property
     def state(self) -> str:
         if self.ended is not None:
             return str(self.ended.outcome)
         return "queued" if self._upstream is None else "running"
+
+    @property
+    def paused(self) -> bool:
+        """Whether the worker is made to wait for a slow reader."""
+        return self._paused
+
+    @property
+    def silent_ms(self) -> int | None:
+        """How long ago the last chunk came; None before the first."""
+        at = self._watch.last_chunk_at
+        return None if at is None else int((self._timers.time() - at) * 1000)
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -154,8 +156,7 @@ class Run(RunSource, ToolSink):
         try:
             granted = pool.acquire(request, self)
         except GatewayError:
-            if self._timer is not None:
-                self._timer.cancel()
+            self._timer.cancel()
             raise
         if self.tally is not None:
             self._counts = self.tally.tool(self.tool, pool.name)
@@ -163,6 +164,8 @@ class Run(RunSource, ToolSink):
         if isinstance(granted, Ticket):
             self._ticket = granted
             self._was_queued = True
+            if self.trace is not None:
+                self.trace.queued(granted.position, granted.depth)
             if self.recorder is not None:
                 self.recorder.status(self._queued(granted.position, granted.depth))
         else:
@@ -185,8 +188,7 @@ class Run(RunSource, ToolSink):
 
     def cancel(self, cause: Cause) -> None:
         """End the run as cancelled, whatever it is doing; idempotent."""
-        if self.tally is not None and self.ended is None:
-            self.tally.run_cancelled(cause.name.lower())
+        self._ends_for(cause.name.lower())
         outcome, problem = _ENDINGS.get(cause, (Outcome.CANCELLED, "cancelled"))
         self._end(outcome, GatewayError(problem, f"The run ended: {cause.value}"))
 
@@ -200,16 +202,17 @@ class Run(RunSource, ToolSink):
         now = watch.leased_at = self._timers.time()
         if self._counts is not None:
             self._counts.queue.observe(now - watch.accepted_at)
+        if self.trace is not None:
+            self.trace.leased(self.id, lease.pool, lease.worker_id)
         try:
-            self._upstream = lease.execute(self.call, self.id, watch.remaining_s(now), self)
+            self._upstream = lease.execute(self.call, self.id, watch.remaining_s(now), self, self.call.correlation.metadata())
         except TypeError as exc:
             # Only a gRPC caller can have an argument that JSON has no word for.
             self._end(Outcome.ERROR, GatewayError("invalid-arguments", f"An argument can't be sent as JSON: {exc}"))
             return
         deadlines = self.policy.deadlines
         if deadlines.idle_s is not None or deadlines.first_chunk_s is not None:
-            if self._timer is not None:
-                self._timer.cancel()
+            self._timer.cancel()
             self._check_deadlines()
         if self._was_queued or self.recorder is not None:
             status = Status("running", {"worker": lease.worker_id, "pool": lease.pool, "attempt": 1})
@@ -241,6 +244,9 @@ class Run(RunSource, ToolSink):
                 counts.first_chunk.observe(now - watch.accepted_at)
             else:
                 counts.gap.observe(now - watch.last_chunk_at)
+        if self.trace is not None and watch.last_chunk_at is None:
+            self.trace.first_chunk()
+        self.size_bytes += size_bytes
         watch.chunks_came(now)
         before_bytes = self.log.total_bytes
         batch = self.log.append(payloads, size_bytes, attributes)
@@ -312,18 +318,22 @@ class Run(RunSource, ToolSink):
         now = self._timers.time()
         when, limit = self._watch.next_deadline(now, paused=self._paused)
         if now >= when:
-            if self.tally is not None:
-                self.tally.run_cancelled(f"deadline_{limit.value}")
+            self._ends_for(f"deadline_{limit.value}")
             self._end(Outcome.DEADLINE, self._watch.passed(limit))
         else:
             self._timer = self._timers.call_at(when, self._check_deadlines)
 
+    def _ends_for(self, cause: str) -> None:
+        """Note why we are about to end the run, if it hasn't ended."""
+        if self.ended is None:
+            self.cause = cause
+            if self.tally is not None:
+                self.tally.run_cancelled(cause)
+
     def _end(self, outcome: Outcome, error: GatewayError | None, metadata: Mapping[str, str] | None = None) -> None:
         if self.ended is not None:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         if self._counts is not None:
             self._count_end(self._counts, outcome)
         self.ended = end = Ended(outcome, self.log.next - 1, self._decorate(metadata or {}), self.timing(), error)
@@ -336,8 +346,10 @@ class Run(RunSource, ToolSink):
         self._end_grace()
         self.log.end()
         # An ended run is known for a while; its arguments, which may be megabytes, are not needed for that.
-        call = self.call
-        self.call = ToolCall(call.tool, NOTHING, call.timeout_s, call.streaming, call.session_id, call.pool)
+        self.call = self.call.bare()
+        if self.trace is not None:
+            self.trace.ended(end, cause=self.cause, size_bytes=self.size_bytes)
+            self.trace = None
         if self.recorder is not None:
             self.recorder.ended(end)
         self._tell_end()
@@ -358,7 +370,11 @@ class Run(RunSource, ToolSink):
         return {"execution_time_ms": str(elapsed_ms), "tool_type": "remote", "worker_id": self.worker_id, **metadata}
 
     def details(self) -> Mapping[str, Any]:
-        return details_of(self.id, self.call, self.policy, self._limits)
+        return start_details(self.id, self.call, self.policy, heartbeat_s=self._limits.heartbeat_s)
+
+    @property
+    def trace_id(self) -> str | None:
+        return self.call.correlation.trace_id
 
     def timing(self) -> Timing:
         """Return how long it took so far."""
@@ -371,19 +387,3 @@ class Run(RunSource, ToolSink):
 
     def _queued(self, position: int, depth: int) -> Status:
         return Status("queued", {"position": position, "depth": depth, "pool": self.pool})
-
-
-def details_of(run_id: str, call: ToolCall, policy: RunPolicy, limits: RunLimits) -> dict[str, Any]:
-    """Return what the start events of a run say besides the run and its tool."""
-    details: dict[str, Any] = {"on_disconnect": str(policy.on_disconnect), "timeout_ms": int(call.timeout_s * 1000)}
-    deadlines = policy.deadlines
-    if deadlines.queue_s is not None:
-        details["queue_timeout_ms"] = int(deadlines.queue_s * 1000)
-    if deadlines.first_chunk_s is not None:
-        details["first_chunk_timeout_ms"] = int(deadlines.first_chunk_s * 1000)
-    if deadlines.idle_s is not None:
-        details["idle_timeout_ms"] = int(deadlines.idle_s * 1000)
-    details["heartbeat_ms"] = int(limits.heartbeat_s * 1000)
-    uri = f"/v1/runs/{run_id}"
-    details["links"] = {"events": f"{uri}/events", "cancel": f"{uri}/cancel"}
-    return details

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 
 from mypy_extensions import mypyc_attr
 
+from gateway.call import ToolCall
+from gateway.correlation import Trace
 from gateway.events import Ended, Gap, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
-from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role
+from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role, RunPolicy
 from gateway.runs.quotas import Account
 from gateway.runs.subscription import Subscription
 from gateway.telemetry.tally import RunTally
@@ -46,6 +48,7 @@ class RunSource:
         "streaming",
         "tally",
         "tool",
+        "trace",
         "worker_id",
     )
 
@@ -74,6 +77,8 @@ class RunSource:
         # Its caller's; None for one who isn't limited.
         self.account: Account | None = None
         self._was_read = False
+        # Hears what becomes of the run, until its end; None: nobody does.
+        self.trace: Trace | None = None
         self.ended: Ended | None = None
         self.pool: str | None = None
         self.worker_id: str | None = None
@@ -117,6 +122,12 @@ class RunSource:
         """Return what its start events say besides the run and its tool; made for each reader, since ended runs are kept."""
         raise NotImplementedError
 
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the run is part of; None where it is in none."""
+        found: str | None = self.details().get("trace_id")
+        return found
+
     def timing(self) -> Timing:
         """Return how long it took so far."""
         raise NotImplementedError
@@ -148,6 +159,8 @@ class RunSource:
         if options.role is Role.SUBSCRIBER:
             self._subscribers += 1
             self._subscriber_came()
+        if self.trace is not None:
+            self.trace.reader(joined=True, role=options.role.value)
         return reader
 
     def shared(self, name: str) -> Any:
@@ -191,9 +204,13 @@ class RunSource:
         """A reader has taken a gap."""
         if self.tally is not None:
             self.tally.gap_told(gap.reason, gap.last - gap.first + 1)
+        if self.trace is not None:
+            self.trace.gap(gap.first, gap.last, gap.reason)
 
     def reader_left(self, subscription: Subscription) -> None:
         """The reader is gone."""
+        if self.trace is not None:
+            self.trace.reader(joined=False, role=subscription.options.role.value)
         self._readers = _without(self._readers, subscription)
         if subscription.holds and self.waits_for_readers:
             self.log.places.remove(subscription)
@@ -247,3 +264,21 @@ class RunSource:
 def _without(items: tuple[Item, ...], gone: Item) -> tuple[Item, ...]:
     """Return the items but for one; it need not be among them."""
     return () if len(items) == 1 and items[0] is gone else tuple(item for item in items if item is not gone)
+
+
+def start_details(run_id: str, call: ToolCall, policy: RunPolicy, *, heartbeat_s: float) -> dict[str, Any]:
+    """Return what the start events of a run say besides the run and its tool."""
+    details: dict[str, Any] = {"on_disconnect": str(policy.on_disconnect), "timeout_ms": int(call.timeout_s * 1000)}
+    deadlines = policy.deadlines
+    if deadlines.queue_s is not None:
+        details["queue_timeout_ms"] = int(deadlines.queue_s * 1000)
+    if deadlines.first_chunk_s is not None:
+        details["first_chunk_timeout_ms"] = int(deadlines.first_chunk_s * 1000)
+    if deadlines.idle_s is not None:
+        details["idle_timeout_ms"] = int(deadlines.idle_s * 1000)
+    details["heartbeat_ms"] = int(heartbeat_s * 1000)
+    uri = f"/v1/runs/{run_id}"
+    details["links"] = {"events": f"{uri}/events", "cancel": f"{uri}/cancel"}
+    if (trace_id := call.correlation.trace_id) is not None:
+        details["trace_id"] = trace_id
+    return details

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from gateway.call import ToolCall
 from gateway.errors import GatewayError
 from gateway.runs.idempotency import Claim, claim
-from gateway.runs.policy import Cause
-from gateway.runs.run import RunLimits
+from gateway.runs.policy import Cause, RunLimits
 from tests.conftest import FakePool
 from tests.runs.test_hub import call, hub_of
 
