@@ -22,3 +22,7 @@ def test_values_are_equal_when_their_parts_are(value: Value, other: object, is_e
 
 def test_a_value_shows_its_parts_in_order() -> None:
     assert repr(Timing(1, None, 2)) == "Timing(queue_ms=1, first_chunk_ms=None, total_ms=2)"
+
+
+def test_a_value_can_be_another_one_in_some_parts() -> None:
+    assert Timing(1, None, 2).but(first_chunk_ms=2) == Timing(1, 2, 2)
