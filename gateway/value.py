@@ -23,7 +23,7 @@ class Value:
 
     def parts(self) -> dict[str, Any]:
         """Return the parts by their names, in order."""
-        kind = type(self)
+        kind: Any = type(self)
         # A compiled class has no __slots__, but says the same by another name.
         names: Sequence[str] = getattr(kind, "__mypyc_attrs__", None) or kind.__slots__
         return {name: getattr(self, name) for name in names}
