@@ -20,8 +20,8 @@ from gateway.endpoints.hosts import LOOPBACK_HOSTS, HostRule
 from gateway.endpoints.origin import OriginRule
 from gateway.guard import ConnectionLimits
 from gateway.runs.hub import HubLimits
+from gateway.runs.policy import RunLimits
 from gateway.runs.quotas import CallerLimits, QuotaLimits
-from gateway.runs.run import RunLimits
 from gateway.settings import (
     CallerLimitSettings,
     LimitSettings,

@@ -176,7 +176,7 @@ class Socket(Duplex):
         options = [(f"_{option}", _option_text(option, value)) for option, value in given]
         checked = read_options(options, self._calls.limits.options, names=STARTING_OPTIONS)
         claimed = _claim(payload.get("idempotency_key"), self._caller, tool, values, checked)
-        call = self._calls.call(tool, values, checked, self._caller, self._websocket, streaming=True)
+        call = self._calls.call(tool, values, checked, self._caller, self._websocket.scope, streaming=True)
         self._join(name, await self._calls.hub.start(call, checked.policy, claimed), checked.reader, credit)
 
     async def _attach(self, name: str, attachment: Attachment) -> None:
