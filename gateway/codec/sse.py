@@ -59,7 +59,8 @@ class SseEncoder(Encoder):
         return retry + place + _event(b"end", documents.dump(document))
 
     def farewell(self) -> bytes:
-        return self._jittered_retry() + b"\n"
+        # No blank line: `retry` counts as soon as its line is read, and some clients make an empty event of a block without data.
+        return self._jittered_retry()
 
     def _jittered_retry(self) -> bytes:
         return b"retry: %d\n" % random.randint(self._retry_ms // 2, self._retry_ms * 3 // 2)
