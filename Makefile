@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: run test lint types bench compiled openapi protos fmt clean
+.PHONY: run test lint types bench compiled openapi docs protos fmt clean
 
 run: $(STAMP)
 	$(BIN)/gateway serve
@@ -34,9 +34,11 @@ bench: $(STAMP) .venv/.bench .venv/.compiled
 compiled: $(STAMP) .venv/.compiled
 
 openapi: $(STAMP)
-	mkdir -p openapi
-	$(BIN)/gateway openapi > openapi/openapi.json.new
-	mv openapi/openapi.json.new openapi/openapi.json
+	$(BIN)/python scripts/generate_contracts.py
+
+# The pages of docs/reference that are made of the code, and the proxies' table of docs/how-to/proxies.md only by `--proxies`.
+docs: $(STAMP)
+	$(BIN)/python -m scripts.generate_docs
 
 protos: $(STAMP)
 	$(BIN)/python scripts/generate_protos.py

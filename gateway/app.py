@@ -22,7 +22,22 @@ from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.certificates import Certificates, CertificatesNotUsable
-from gateway.endpoints import background, call, docs, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.endpoints import (
+    asyncapi,
+    background,
+    call,
+    docs,
+    health,
+    itemschemas,
+    metrics,
+    openapi,
+    problem,
+    runs,
+    sessions,
+    stream,
+    tools,
+    websocket,
+)
 from gateway.endpoints.clients import TrustedProxies
 from gateway.endpoints.cors import Cors
 from gateway.endpoints.duplex import SocketSettings
@@ -248,6 +263,8 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         sessions.router(gateway.sessions, limits, gateway.hub),
         health.router(gateway.hub),
         docs.router(),
+        itemschemas.router(lambda: app.openapi()),
+        asyncapi.router(gateway.catalog.list),
         websocket.router(reader, socket_settings, exposure, gateway.sockets),
     )
     if gateway.tally is not None:

@@ -50,7 +50,7 @@ def install(app: FastAPI, tools: Callable[[], Sequence[Tool]]) -> None:
 def _paths(tool: Tool) -> dict[str, Any]:
     """Return the paths of one tool."""
     schema = tool.parameters or {"type": "object", "additionalProperties": True}
-    body = contract.arguments_body(_portable(schema))
+    body = contract.arguments_body(portable(schema))
     common = {"tags": [f"tool: {tool.name}"], "description": tool.description}
     paths: dict[str, Any] = {}
     if tool.supports_streaming is not False:
@@ -87,7 +87,7 @@ def _paths(tool: Tool) -> dict[str, Any]:
 
 
 def _query_parameters(tool: Tool) -> list[dict[str, Any]]:
-    schema = _portable(tool.parameters or {})
+    schema = portable(tool.parameters or {})
     required = schema.get("required", [])
     return [
         {
@@ -101,7 +101,7 @@ def _query_parameters(tool: Tool) -> list[dict[str, Any]]:
     ]
 
 
-def _portable(schema: dict[str, Any]) -> dict[str, Any]:
+def portable(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a tool's schema with its `$defs` written out in place, since references there are relative to its own root."""
     definitions = schema.get("$defs", {})
 
