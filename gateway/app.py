@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -22,6 +22,7 @@ from gateway import __version__
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.certificates import Certificates, CertificatesNotUsable
+from gateway.drain import Drain
 from gateway.endpoints import (
     asyncapi,
     background,
@@ -52,10 +53,22 @@ from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.guard import ConnectionLimits
+from gateway.pools import Pools
 from gateway.runs.hub import Hub, HubLimits
+from gateway.runs.quotas import CallerLimits, QuotaLimits, Quotas
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
-from gateway.settings import PoolSettings, ServerSettings, Settings, SettingsError, WorkerTlsSettings, is_public
+from gateway.settings import (
+    CallerLimitSettings,
+    LimitSettings,
+    PoolSettings,
+    ServerSettings,
+    Settings,
+    SettingsError,
+    WorkerTlsSettings,
+    is_public,
+)
+from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
 from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
@@ -80,13 +93,12 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._transport: Transport | None = None
-        configured = settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)
-        self.pool_options = [pool_options(pool) for pool in configured]
-        self.pools = {
-            options.name: Pool(options, partial(self._connect, tls=worker_tls(pool)))
-            for options, pool in zip(self.pool_options, configured, strict=True)
-        }
-        self.catalog = Catalog(list(self.pools.values()))
+        self.pool_options = configured_pools(settings)
+        # How the workers of each pool are spoken to, by its name.
+        self._worker_tls = {pool.name: worker_tls(pool) for pool in settings.pools}
+        self._pools = Pools(self.pool_options, self._make_pool)
+        self.pools: Mapping[str, Pool] = self._pools.serving
+        self.catalog = Catalog(self.pools.values())
         server = settings.server
         runlog = settings.runlog
         limits = HubLimits(
@@ -98,11 +110,28 @@ class Gateway:
         )
         self.tally = RunTally() if server.metrics else None
         self.hub = Hub(self.catalog, self.pools, limits, self.tally)
+        self._limit_callers(settings.limits)
         self.shared = self._shared_runs(settings)
         self.hub.others = self.shared
+        self.hub.memory.limit_bytes = server.memory_limit_bytes
+        if self.shared is not None:
+            shared_log = self.shared.log
+            self.hub.memory.sources["shared_log_queue"] = lambda: shared_log.queued_bytes
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
+        self._drain = Drain(self)
+        # What takes a changed setting over at once, by the name of the setting or of its section; must not raise. The drain reads
+        # its times when it begins.
+        self.reloads: dict[str, Callable[[Settings], None]] = {
+            "limits": lambda settings: self._limit_callers(settings.limits),
+            "log.level": lambda settings: logs.set_level(settings.log.level),
+            "server.memory_limit_bytes": lambda settings: self.hub.memory.change(settings.server.memory_limit_bytes),
+            "server.drain_delay_s": _nothing,
+            "server.drain_timeout_s": _nothing,
+        }
+        # What else runs in the root group, for as long as the gateway serves.
+        self.attendants: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.certificates, self.grpc_certificates = _certificates(server)
         self.connection_limits = ConnectionLimits(
             head_bytes=server.head_limit_bytes,
@@ -124,7 +153,9 @@ class Gateway:
         server = self.settings.server
         async with asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
-            keepers = [tasks.create_task(pool.run(), name=f"pool {name}") for name, pool in self.pools.items()]
+            keepers = [tasks.create_task(self._pools.run(), name="pools")]
+            self.hub.memory.start()
+            keepers += [tasks.create_task(attendant()) for attendant in self.attendants]
             if self.shared is not None:
                 keepers.append(tasks.create_task(self.shared.run(), name="shared runs"))
                 await self.shared.greet()
@@ -135,33 +166,33 @@ class Gateway:
                     self.bridge = BridgeServer(service, server.grpc_address, credentials)
                     await self._listen(self.bridge)
                 yield
-                await self._drain()
+                await self._drain.runs()
+                await self._drain.workers()
+                if self.shared is not None:
+                    await self.shared.leave()
             finally:
+                self.hub.memory.stop()
                 if self.bridge is not None:
                     await self.bridge.stop(0)
                 for keeper in keepers:
                     keeper.cancel()
 
     async def drain_runs(self) -> None:
-        """Take no new runs, tell sockets to go away, and end the runs and sockets that are left when the drain's time is over."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.settings.server.drain_timeout_s
-        self.sockets.go_away()
-        if self.bridge is not None:
-            await self.bridge.drain()
-        await self.hub.drain(self.settings.server.drain_timeout_s)
-        if self.shared is not None:
-            await self.shared.drain(max(0.0, deadline - loop.time()))
-        await self.sockets.close(max(0.0, deadline - loop.time()))
+        """Take no new runs, tell everybody to go, and end what is left when the drain's time is over: see Drain."""
+        await self._drain.runs()
 
-    async def _drain(self) -> None:
-        await self.drain_runs()
-        if self.bridge is not None:
-            await self.bridge.stop(1)
-        for pool in self.pools.values():
-            await pool.drain(self.settings.server.drain_timeout_s)
-        if self.shared is not None:
-            await self.shared.leave()
+    def change_pools(self, settings: Settings) -> Coroutine[Any, Any, None]:
+        """Serve by the pools of other settings, and by new processes of those that stay: see Pools.change, which is returned.
+
+        Raises:
+            SettingsError: a file for the TLS towards a worker can't be used; nothing was changed.
+        """
+        before, self._worker_tls = self._worker_tls, {pool.name: worker_tls(pool) for pool in settings.pools}
+        spoken_to_otherwise = {name for name, tls in self._worker_tls.items() if name in before and before[name] != tls}
+        return self._pools.change(configured_pools(settings), spoken_to_otherwise)
+
+    def _make_pool(self, options: PoolOptions) -> Pool:
+        return Pool(options, partial(self._connect, tls=self._worker_tls.get(options.name)))
 
     def _shared_runs(self, settings: Settings) -> SharedRuns | None:
         """Return what knows the other gateways; None where the log is in this process.
@@ -191,6 +222,13 @@ class Gateway:
             return SharedRuns(self.hub, runlog.url, gateway_id, options, session_ttl_s=settings.sessions.ttl_s)
         except ValueError as exc:
             raise SettingsError(f"runlog.url: {exc}") from exc
+
+    def _limit_callers(self, settings: LimitSettings) -> None:
+        limits = quota_limits(settings)
+        if self.hub.quotas is not None:
+            self.hub.quotas.change(limits)
+        elif limits:
+            self.hub.quotas = Quotas(limits)
 
     async def _listen(self, bridge: BridgeServer) -> None:
         try:
@@ -282,10 +320,28 @@ def demo_adapter() -> Path:
     return next(path for path in candidates if path.is_file())
 
 
+def configured_pools(settings: Settings) -> list[PoolOptions]:
+    """Return what the pools of the settings are told; without any, the demo tools' pool."""
+    return [pool_options(pool) for pool in settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)]
+
+
 def pool_options(pool: PoolSettings) -> PoolOptions:
     """Return what a pool is told, from its settings."""
     values = pool.model_dump(exclude={"kind", "tls"})
     return PoolOptions(kind="local" if pool.adapter is not None else "addresses", **values)
+
+
+def quota_limits(limits: LimitSettings) -> QuotaLimits:
+    """Return what callers are allowed, from the settings: what a caller's own table doesn't say is as for everybody, 0 is no limit."""
+    callers = {name: _caller_limits(own, limits) for name, own in limits.callers.items()}
+    return QuotaLimits(_caller_limits(limits, limits), callers, limits.count_loopback)
+
+
+def _caller_limits(own: CallerLimitSettings, default: CallerLimitSettings) -> CallerLimits:
+    said = default.model_dump(include=set(CallerLimitSettings.model_fields)) | own.model_dump(
+        include=set(CallerLimitSettings.model_fields), exclude_none=True
+    )
+    return CallerLimits(**{name: value or None for name, value in said.items()})
 
 
 def worker_tls(pool: PoolSettings) -> TlsOptions | None:
@@ -328,6 +384,10 @@ def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metr
     return Metrics(
         version=__version__, transport=gateway.settings.transport, collectors=[RunTotals(runs), state, ResponseTotals(responses)]
     )
+
+
+def _nothing(settings: Settings) -> None:
+    """Take over nothing: who needs the setting reads it anew."""
 
 
 def _exposure(server: ServerSettings) -> Exposure:

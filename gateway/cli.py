@@ -9,6 +9,8 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,14 +41,16 @@ def serve(
     concurrency: Annotated[int | None, typer.Option(help="Calls at once in one worker.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     debug: Annotated[bool | None, typer.Option("--debug/--no-debug", help="Tracebacks of tools in problem documents.")] = None,
+    reload: Annotated[bool, typer.Option("--reload", help="For developers: take over an adapter's code when it changes.")] = False,
 ) -> None:
     """Serve tools over HTTP and gRPC; without an adapter, the demo tools."""
-    loaded = _load(config, adapters or [], host, port, grpc_address, pool_size, concurrency, log_level, debug)
+    read = partial(_read, config, adapters or [], host, port, grpc_address, pool_size, concurrency, log_level, debug)
+    loaded = _or_exit(read)
     # Workers are started by exec, which needs none of the C core's fork handlers, nor its line about skipping them.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from gateway.serve import run_server
 
-    raise typer.Exit(run_server(loaded))
+    raise typer.Exit(run_server(loaded, read, watch=reload))
 
 
 @app.command()
@@ -134,7 +138,7 @@ def openapi(adapters: Annotated[list[str] | None, typer.Argument(metavar="[ADAPT
     from gateway.serve import openapi_document
 
     try:
-        document = openapi_document(_load(config, adapters or []))
+        document = openapi_document(_or_exit(partial(_read, config, adapters or [])))
     except AdapterNotLoaded as exc:
         err.print(str(exc), style="red", markup=False)
         raise typer.Exit(2) from exc
@@ -152,7 +156,15 @@ def main() -> None:
     app()
 
 
-def _load(
+def _or_exit(read: Callable[[], settings.Settings]) -> settings.Settings:
+    try:
+        return read()
+    except settings.SettingsError as exc:
+        err.print(str(exc), style="red", markup=False)
+        raise typer.Exit(2) from exc
+
+
+def _read(
     config: Path | None,
     adapters: list[str],
     host: str | None = None,
@@ -163,7 +175,11 @@ def _load(
     log_level: str | None = None,
     debug: bool | None = None,
 ) -> settings.Settings:
-    """Return the settings, with what the command line says above all others."""
+    """Return the settings, with what the command line says above all others.
+
+    Raises:
+        SettingsError: they can't be used.
+    """
     given = {"host": host, "port": port, "grpc_address": grpc_address, "debug": debug}
     overrides: dict[str, Any] = {}
     server = {name: value for name, value in given.items() if value is not None}
@@ -175,15 +191,11 @@ def _load(
     if adapters:
         names = ["default"] if len(adapters) == 1 else [_pool_name(adapter) for adapter in adapters]
         overrides["pools"] = [{"name": name, "adapter": adapter, **sizes} for name, adapter in zip(names, adapters, strict=True)]
-    try:
+    loaded = settings.load(config, overrides)
+    if sizes and not adapters:
+        pools = loaded.pools or (settings.PoolSettings(adapter="demo"),)
+        overrides["pools"] = [{**pool.model_dump(exclude_unset=True), **sizes} for pool in pools]
         loaded = settings.load(config, overrides)
-        if sizes and not adapters:
-            pools = loaded.pools or (settings.PoolSettings(adapter="demo"),)
-            overrides["pools"] = [{**pool.model_dump(exclude_unset=True), **sizes} for pool in pools]
-            loaded = settings.load(config, overrides)
-    except settings.SettingsError as exc:
-        err.print(str(exc), style="red", markup=False)
-        raise typer.Exit(2) from exc
     return loaded
 
 

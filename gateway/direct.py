@@ -152,6 +152,11 @@ class DirectExchange:
         declared = next((value for name, value in self._scope["headers"] if name == b"content-length"), b"")
         return is_declared_larger(declared.decode("latin-1"), self._endpoint.body_limit_bytes)
 
+    @property
+    def body_bytes(self) -> int:
+        """What is held of the body, while it is being read."""
+        return sum(map(len, self._body))
+
     def start(self) -> None:
         """Answer the request, which is complete."""
         self.more_body = False
@@ -204,6 +209,11 @@ class DirectExchange:
 
     def hand_over(self, response: Response) -> None:
         self._answer(response, more_body=False)
+
+    def cut(self, farewell: bytes) -> None:
+        if self.writable:
+            self.write(farewell)
+        self.abort()
 
     def abort(self) -> None:
         self._head = b""

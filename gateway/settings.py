@@ -119,9 +119,14 @@ class ServerSettings(Section):
     trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     # Keys of `_meta.<key>` that a request may set in its call's metadata.
     meta_keys: tuple[str, ...] = ()
+    # How long after a signal new runs still begin, while /readyz says 503 already: for those who route to hear of it.
+    drain_delay_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
     # How long a drain waits for open runs; about how long it tells WebSocket clients to wait before they connect again.
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     reconnect_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 2000
+    # What runs' logs, slow connections, bodies and the shared log's queue may hold together; over it logs go, then new runs are
+    # refused, then the slowest readers are cut. By default only the bounds of each hold.
+    memory_limit_bytes: ByteCount | None = None
     # Whether there is GET /metrics, for Prometheus; without it nothing is counted.
     metrics: bool = True
     # Tracebacks of tools in problem documents.
@@ -176,6 +181,25 @@ class RunLogSettings(Section):
     # How long an ended run is kept, and how many are.
     ttl_s: Seconds = 300.0
     kept_runs_limit: Count = 10_000
+
+
+class CallerLimitSettings(Section):
+    """What one caller may take; 0 for no limit, what isn't said is as for everybody.
+
+    `streams`: runs that are queued or running at once. The other two: within any minute.
+    """
+
+    streams: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    starts_per_minute: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    bytes_per_minute: Annotated[int, Field(ge=0)] | None = None
+
+
+class LimitSettings(CallerLimitSettings):
+    """`[limits]`: what every caller may take, and in `[limits.callers.NAME]` one whose id is that. By default there is no limit."""
+
+    callers: dict[str, CallerLimitSettings] = {}
+    # Whether anonymous callers on this machine are counted, too: all together. A proxy here speaks for everybody.
+    count_loopback: bool = False
 
 
 class LogSettings(Section):
@@ -256,6 +280,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     sessions: SessionSettings = SessionSettings()
     runlog: RunLogSettings = RunLogSettings()
+    limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     pools: tuple[PoolSettings, ...] = ()
     # How calls reach the workers.
@@ -334,6 +359,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "server": ServerSettings,
     "sessions": SessionSettings,
     "runlog": RunLogSettings,
+    "limits": LimitSettings,
     "log": LogSettings,
     "pools": PoolSettings,
 }
@@ -341,6 +367,8 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
 
 def _known_keys(path: list[str]) -> list[str]:
     model: type[BaseModel] = _SECTIONS.get(path[0], Settings) if path else Settings
+    if path[:2] == ["limits", "callers"]:
+        model = CallerLimitSettings
     return list(model.model_fields)
 
 

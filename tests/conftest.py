@@ -19,7 +19,7 @@ from gateway.app import Gateway, create_app
 from gateway.call import ToolCall
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import ChunkAttributes
-from gateway.settings import PoolSettings, RunLogSettings, ServerSettings, Settings
+from gateway.settings import LimitSettings, PoolSettings, RunLogSettings, ServerSettings, Settings
 from gateway.telemetry.tally import STOP_BOUNDS_S, Histogram
 from gateway.workers.description import Tool
 from gateway.workers.dispatch import Ticket
@@ -173,7 +173,7 @@ def fake_tools(pool: str) -> dict[str, Tool]:
     return {tool.name: tool for tool in tools}
 
 
-@dataclass
+@dataclass(eq=False)
 class FakePool:
     """What a Pool is to runs/, endpoints/ and bridge/. `busy`: requests queue. `refusal`: they are refused at once."""
 
@@ -290,20 +290,24 @@ class QuickAsyncio:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """Serve with these `[server]` settings, and those of `[runlog]`: `async with serve(heartbeat_s=0.05) as running`."""
+    """Serve with these `[server]` settings, and those of `[runlog]` and `[limits]`: `async with serve(heartbeat_s=0.05) as running`."""
     monkeypatch.setattr("uvicorn.server.asyncio", QuickAsyncio())
 
     @asynccontextmanager
     async def serving(
-        *, pools: Mapping[str, FakePool] | None = None, runlog: Mapping[str, Any] | None = None, **options: Any
+        *,
+        pools: Mapping[str, FakePool] | None = None,
+        runlog: Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> AsyncIterator[Running]:
         fakes = dict(pools or {"default": FakePool()})
         monkeypatch.setattr("gateway.app.Pool", lambda options, connect: fakes[options.name])
         # Requests on bare connections call it `test`.
         values = {"grpc_address": "", "drain_timeout_s": 0.0, "allowed_hosts": ("test",), **options}
         configured = tuple(PoolSettings(name=name, addresses=("unix:/nowhere",)) for name in fakes)
-        kept = RunLogSettings(**(runlog or {}))
-        gateway = Gateway(Settings(server=ServerSettings(**values), runlog=kept, pools=configured))
+        kept, limited = RunLogSettings(**(runlog or {})), LimitSettings(**(limits or {}))
+        gateway = Gateway(Settings(server=ServerSettings(**values), runlog=kept, limits=limited, pools=configured))
         app = create_app(gateway=gateway)
         tls = None if gateway.certificates is None else gateway.certificates.context
         http = server.build(app, drain=gateway.drain_runs, limits=gateway.connection_limits, tls=tls)

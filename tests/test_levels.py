@@ -15,13 +15,16 @@ PACKAGE = ROOT / "gateway"
 
 # From the top down; what stands on one line never imports its neighbours.
 LEVELS = (
-    {"cli", "app", "serve", "server", "direct", "guard", "peers", "patience", "certificates", "settings", "remote", "__main__", "__init__"},
+    {
+        *("cli", "app", "drain", "pools", "reload", "serve", "sourcewatch", "server", "direct", "guard", "peers", "patience"),
+        *("certificates", "settings", "remote", "__main__", "__init__"),
+    },
     {"endpoints", "bridge"},
     {"runs"},
     {"workers", "runlog", "sessions", "auth"},
     {"transport"},
     {"codec", "telemetry"},
-    {"call", "caller", "events", "errors", "timers", "rpc"},
+    {"call", "caller", "events", "errors", "quota", "timers", "rpc"},
 )
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
 BOTTOM = LEVELS[-1]

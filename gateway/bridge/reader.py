@@ -38,6 +38,9 @@ class ChunkReader:
                     return messages
             elif isinstance(event, Ended):
                 return self._last(event)
+            elif self._reader.cut:
+                self.error = GatewayError("slow-reader", "The reader fell too far behind")
+                return None
             elif event is None:
                 await self._signal.wait()
                 self._signal.clear()

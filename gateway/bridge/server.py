@@ -68,5 +68,5 @@ class BridgeServer:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls, and cancel those left after `grace_s`."""
+        """Refuse new calls, say GOAWAY to connections, and cancel the calls left after `grace_s`; a second time may shorten that."""
         await self._server.stop(grace_s)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any as JsonValue
 from typing import NoReturn
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -24,7 +26,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gateway.bridge import registration
 from gateway.bridge.reader import ChunkReader
 from gateway.call import ToolCall
-from gateway.codec import values
+from gateway.caller import ANONYMOUS, Caller
+from gateway.codec import ratelimit, values
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import Chunks, Ended
 from gateway.rpc import snakepit_bridge_pb2 as pb
@@ -115,7 +118,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             return pb.ExecuteToolResponse(
                 success=False,
                 error_message=_message(error, request),
-                metadata={"tool_type": "remote", "error_code": error.code.name},
+                metadata={"tool_type": "remote", "error_code": error.code.name, **_limit_metadata(error)},
                 execution_time_ms=_elapsed_ms(began),
             )
         result = Any(type_url=values.JSON_TYPE_URL, value=chunks[0] if chunks else b"null")
@@ -202,6 +205,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             session_id=request.session_id,
             metadata=metadata,
             binary={**raw, **request.binary_parameters},
+            caller=Caller(ANONYMOUS.id, _address(context.peer())),
         )
 
     @staticmethod
@@ -239,7 +243,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
     @staticmethod
     async def _abort(error: GatewayError, request: pb.ExecuteToolRequest, context: Context) -> NoReturn:
         """End the call with an error's status."""
-        await context.abort(_STATUS[error.code], _message(error, request))
+        await context.abort(_STATUS[error.code], _message(error, request), tuple(_limit_metadata(error).items()))
         raise AssertionError("abort raises")
 
 
@@ -255,6 +259,22 @@ def _message(error: GatewayError, request: pb.ExecuteToolRequest) -> str:
         return f"Tool {request.tool_name} not found for session {request.session_id}"
     fields = "; ".join(f"{entry.field} {entry.detail}" for entry in error.errors)
     return f"{error.detail} ({fields})" if fields else error.detail
+
+
+def _limit_metadata(error: GatewayError) -> dict[str, str]:
+    """Return what an error says of the caller's limits, as the call's metadata: the header fields of an HTTP answer."""
+    if not error.quotas:
+        return {}
+    metadata = {name.lower(): value for name, value in ratelimit.fields(error.quotas).items()}
+    if error.retry_after_s is not None:
+        metadata["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    return metadata
+
+
+def _address(peer: str) -> str | None:
+    """Return the address of a peer as gRPC names it: `ipv4:10.0.0.7:5123`, `ipv6:%5B::1%5D:5123`, `unix:`."""
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None
 
 
 def _elapsed_ms(began: float) -> int:

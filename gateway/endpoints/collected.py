@@ -13,7 +13,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.codec import documents
+from gateway.codec import documents, ratelimit
 from gateway.endpoints.connection import Connection
 from gateway.endpoints.problem import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from gateway.endpoints.problem import problem_response
@@ -98,7 +98,9 @@ class CollectedRun(Response):
 
     def _answer(self, end: Ended) -> Response:
         instance = f"/v1/runs/{self._run.id}"
-        headers = {"Cache-Control": "no-store", "Vary": "Accept", "Content-Location": instance}
+        account = self._run.account
+        limits = {} if account is None else ratelimit.fields(account.quotas())
+        headers = {"Cache-Control": "no-store", "Vary": "Accept", "Content-Location": instance, **limits}
         if end.error is not None:
             failure = problem_response(end.error, instance=instance, debug=self._debug)
             if not self._payloads:

@@ -91,7 +91,7 @@ def problems(*statuses: int) -> dict[str, Any]:
         413: "Too large",
         415: "Not JSON",
         422: "The arguments do not fit the tool's schema, or the idempotency key belongs to another request",
-        429: "Too many open streams",
+        429: "Too many open streams, or a limit of the caller is reached",
         501: "The tool is not of this kind",
         503: "No worker in time",
         504: "A deadline has passed",

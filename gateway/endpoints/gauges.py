@@ -47,7 +47,7 @@ class Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         # All at once: see Metrics.
-        yield from [*self._runs(), *self._kept(), *self._log(), *self._pools()]
+        yield from [*self._runs(), *self._kept(), *self._log(), *self._memory(), *self._pools()]
 
     def _runs(self) -> Iterator[Metric]:
         hub = self._hub
@@ -77,6 +77,14 @@ class Gauges(Collector):
         if self._shared_log is not None:
             yield gauge("gateway_shared_log_available", "Whether the shared log can be used: 1 or 0.", int(self._shared_log.available))
             yield gauge("gateway_shared_log_queued_bytes", "What waits to be written to it.", self._shared_log.queued_bytes)
+
+    def _memory(self) -> Iterator[Metric]:
+        memory = self._hub.memory
+        held = {(name,): value for name, value in memory.held().items()}
+        yield gauges("gateway_memory_bytes", "What is held for runs and their readers.", ["part"], held)
+        yield gauge("gateway_memory_limit_bytes", "What may be held for them; 0 without a limit.", memory.limit_bytes or 0)
+        shed = {("runs",): memory.refused, ("readers",): memory.cut}
+        yield counter("gateway_memory_shed", "Runs that were refused and readers that were cut for want of memory.", ["what"], shed)
 
     def _pools(self) -> Iterator[Metric]:
         pools = self._hub.pools

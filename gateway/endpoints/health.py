@@ -24,7 +24,7 @@ def router(hub: Hub) -> APIRouter:
 
     async def readyz() -> Response:
         reasons = {name: why for name, pool in hub.pools.items() if (why := pool.readiness())}
-        if hub.draining:
+        if hub.leaving:
             return JSONResponse({"status": "draining", "open_runs": hub.open_runs}, 503)
         # One pool without a worker must not take the others' traffic away.
         status = "ready" if not reasons else "degraded" if len(reasons) < len(hub.pools) else "not ready"
@@ -33,6 +33,10 @@ def router(hub: Hub) -> APIRouter:
             document["runlog"] = "available" if hub.others.available else "unavailable"
             if not hub.others.available and status == "ready":
                 # Runs that go on and their readers are served; new runs are refused until it is back.
+                document["status"] = "degraded"
+        if hub.memory.refuses:
+            document["memory"] = "short"
+            if status == "ready":
                 document["status"] = "degraded"
         return JSONResponse(document, 503 if status == "not ready" else 200)
 

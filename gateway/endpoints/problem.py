@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from gateway.codec import ratelimit
 from gateway.errors import FieldError, GatewayError, ToolFailed
 
 MEDIA_TYPE = "application/problem+json"
@@ -24,7 +25,7 @@ def problem_response(error: GatewayError, *, instance: str | None = None, debug:
     document = error.document(instance)
     if debug and isinstance(error, ToolFailed) and error.traceback:
         document["traceback"] = error.traceback
-    headers = {"Cache-Control": "no-store", "Vary": "Accept"}
+    headers = {"Cache-Control": "no-store", "Vary": "Accept", **ratelimit.fields(error.quotas)}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     return Response(orjson.dumps(document), error.http_status, headers, MEDIA_TYPE)

@@ -32,10 +32,12 @@ from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 
 from gateway import timers
+from gateway.codec import ratelimit
 from gateway.endpoints.exchange import AsgiExchange, Exchange
 from gateway.endpoints.problem import problem_response
 from gateway.events import Chunks, Ended, Event
 from gateway.runs.policy import READ_ALL, ReaderOptions
+from gateway.runs.quotas import Account
 from gateway.runs.source import RunSource
 
 # The drain is the app's: on import sse-starlette has put itself in front of uvicorn's signal handler.
@@ -55,6 +57,9 @@ class Encoder(Protocol):
     heartbeat: bytes
 
     def encode(self, event: Event) -> bytes: ...
+
+    def farewell(self) -> bytes:
+        """Return what is written where the stream is cut without an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +127,7 @@ class RunStream(EventSourceResponse):
         if exchange is None:
             return
         if self._reader.cut:
-            self.close()
-            exchange.abort()
+            self._cut(exchange)
             return
         if self._blocked_since is not None:
             return
@@ -136,6 +140,14 @@ class RunStream(EventSourceResponse):
             # A mistake of ours costs this response, not the run or whoever woke it.
             _log.exception("a response failed", run=self._run.id)
             self.close()
+            exchange.abort()
+
+    def _cut(self, exchange: Exchange) -> None:
+        """Close the connection without an end, so that the client may come back."""
+        self.close()
+        if self._held is None and (farewell := self._encoder.farewell()):
+            exchange.cut(farewell)
+        else:
             exchange.abort()
 
     def _unblock(self) -> None:
@@ -242,7 +254,12 @@ class RunStream(EventSourceResponse):
             *_STREAM_HEADERS,
             (b"content-location", f"/v1/runs/{self._run.id}/events".encode()),
             *([(b"server-timing", b", ".join(marks))] if marks else ()),
+            *(() if self._run.account is None else _limit_headers(self._run.account)),
         ]
+
+
+def _limit_headers(account: Account) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in ratelimit.fields(account.quotas()).items()]
 
 
 _STREAM_HEADERS = (

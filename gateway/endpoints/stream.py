@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.codec import ndjson, sse
+from gateway.codec import ndjson, ratelimit, sse
 from gateway.codec.ndjson import NdjsonEncoder
 from gateway.codec.sse import SseEncoder
 from gateway.endpoints import collected, prefer
@@ -132,7 +132,8 @@ class RunResponses:
 
     @staticmethod
     def _state(run: RunSource, preferences: Preferences, headers: Mapping[str, str]) -> Response:
-        return JSONResponse(describe(run), 202, {"Cache-Control": "no-store", **headers, **preferences.applied()})
+        limits = {} if run.account is None else ratelimit.fields(run.account.quotas())
+        return JSONResponse(describe(run), 202, {"Cache-Control": "no-store", **headers, **limits, **preferences.applied()})
 
     def _collected(self, run: RunSource, options: ReaderOptions, headers: Mapping[str, str] | None = None) -> Response:
         settings = self._settings

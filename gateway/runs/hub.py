@@ -1,13 +1,15 @@
 """Where runs are opened, found and counted. The front doors' only way in.
 
 Owns every run that is open, and for a while those that have ended. Opening checks, in this order: the idempotency key,
-draining, the tool and its kind, the arguments, the number of open runs, then asks the tool's pool for a worker.
+draining, memory, the tool and its kind, the arguments, the number of open runs, the caller's limits, then asks the tool's pool
+for a worker.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,12 +21,17 @@ from gateway.runs.arguments import ArgumentChecker
 from gateway.runs.idempotency import Claim, IdempotencyKeys
 from gateway.runs.identity import is_run_id, new_run_id
 from gateway.runs.policy import Cause, RunPolicy, invalid_option
+from gateway.runs.pressure import MemoryWatch
+from gateway.runs.quotas import Quotas
 from gateway.runs.registry import RunRegistry
 from gateway.runs.run import Run, RunLimits
 from gateway.runs.source import RunSource
 from gateway.telemetry.tally import OTHER, RunTally
 from gateway.workers.catalog import Catalog, Tool
 from gateway.workers.pool import Pool
+
+# About how long a client should wait for another gateway when this one shuts down.
+RETRY_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +93,17 @@ class Hub:
         self.limits = limits
         self.tally = tally
         self.budget = MemoryBudget(limits.log_bytes)
+        self.memory = MemoryWatch(self.budget, self._read_runs)
         self._keys = IdempotencyKeys()
         self._runs = RunRegistry(kept_limit=limits.kept_runs, ttl_s=limits.ttl_s, on_forgotten=self._keys.forget)
         # One checker a tool, kept as long as the worker describes it by the same schema.
         self._checkers: dict[tuple[str, str], tuple[Mapping[str, object], ArgumentChecker]] = {}
         # Set by who knows other gateways; None: this is the only one.
         self.others: OtherGateways | None = None
+        # What callers may take; None: as much as they like.
+        self.quotas: Quotas | None = None
+        # Whether those who route should send no more: from the first signal on, while runs may still begin for a moment.
+        self.leaving = False
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -175,7 +187,8 @@ class Hub:
 
         Raises:
             GatewayError: `idempotency-conflict`, `shutting-down`, `tool-not-found`, `pool-not-found`, `tool-not-streaming`,
-                `tool-streams`, `invalid-arguments`, `too-many-streams`, or what the pool refuses with. Nothing is left behind then.
+                `tool-streams`, `invalid-arguments`, `too-many-streams`, `quota-exceeded`,
+                `memory-pressure`, or what the pool refuses with. Nothing is left behind then.
         """
         try:
             return self._open(call, policy or RunPolicy(), claim, run_id, recorder)
@@ -189,11 +202,20 @@ class Hub:
         if claim is not None and (known := self._keys.find(claim)) is not None:
             return known
         if self._draining:
-            raise GatewayError("shutting-down", "The gateway takes no new runs; another one or a later try may", retry_after_s=5)
+            # Jittered, so that those who are refused now don't come back all at once.
+            retry_after_s = random.uniform(0.5, 1.5) * RETRY_AFTER_S
+            raise GatewayError(
+                "shutting-down", "The gateway takes no new runs; another one or a later try may", retry_after_s=retry_after_s
+            )
+        if self.memory.refuses:
+            raise self.memory.refusal()
         tool = self.check(call)
         if self.open_runs >= self.limits.open_runs:
             detail = f"{self.open_runs} runs are open, the limit is {self.limits.open_runs}"
             raise GatewayError("too-many-streams", detail, retry_after_s=1)
+        account = None if self.quotas is None else self.quotas.account(call.caller)
+        if account is not None:
+            account.check_start()
         run = Run(
             run_id or new_run_id(),
             call,
@@ -213,6 +235,9 @@ class Hub:
             self._runs.discard(run)
             self._look_idle()
             raise
+        if account is not None and run.ended is None:
+            run.account = account
+            account.open_runs += 1
         if claim is not None:
             self._keys.keep(claim, run)
         return run
@@ -255,12 +280,14 @@ class Hub:
 
     def run_ended(self, run: Run) -> None:
         """Move a run to those that have ended."""
+        if run.account is not None:
+            run.account.open_runs -= 1
         self._runs.end(run)
         self._look_idle()
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new runs, wait for the open ones, and end those left after `deadline_s` as `shutdown`."""
-        self._draining = True
+        self.leaving = self._draining = True
         try:
             async with asyncio.timeout(deadline_s):
                 await self._idle.wait()
@@ -282,6 +309,12 @@ class Hub:
         if self.tally is not None:
             is_known = any(call.tool in pool.tools for pool in self.pools.values())
             self.tally.run_refused(call.tool if is_known else OTHER, error.problem)
+
+    def _read_runs(self) -> Iterator[RunSource]:
+        """Yield the runs that somebody may read here, as they are now."""
+        yield from list(self._runs.known)
+        if self.others is not None:
+            yield from list(self.others.followed)
 
     def _look_idle(self) -> None:
         if not self._runs.open:

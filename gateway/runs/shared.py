@@ -24,6 +24,7 @@ from gateway.runlog.shared.log import SharedLog
 from gateway.runlog.shared.options import SharedLogOptions
 from gateway.runlog.shared.recorder import Recorder
 from gateway.runlog.shared.records import RunRecord
+from gateway.runlog.shared.starts import SharedStarts
 from gateway.runs.followed import FollowedRun
 from gateway.runs.hub import Hub
 from gateway.runs.idempotency import Claim
@@ -50,6 +51,7 @@ class SharedRuns:
         self.log = SharedLog(url, gateway_id, self, options)
         self._hub = hub
         self._session_ttl_s = session_ttl_s
+        self._starts = SharedStarts(url, options.prefix)
         # Those that somebody needs; and all that anybody holds, so that one run is one object, however many ask for it at once.
         self._followed: dict[str, FollowedRun] = {}
         self._seen_runs: WeakValueDictionary[str, FollowedRun] = WeakValueDictionary()
@@ -70,6 +72,7 @@ class SharedRuns:
             finally:
                 self._tasks = None
                 keeper.cancel()
+                await self._starts.aclose()
 
     @property
     def available(self) -> bool:
@@ -117,6 +120,9 @@ class SharedRuns:
     async def _start(self, call: ToolCall, policy: RunPolicy, claim: Claim | None) -> RunSource:
         hub = self._hub
         tool = hub.check(call)
+        account = None if hub.quotas is None else hub.quotas.account(call.caller)
+        if account is not None:
+            await account.check_everywhere(self._starts)
         run_id = new_run_id()
         await self._go_home(call, tool.pool)
         record = RunRecord(
@@ -252,7 +258,10 @@ class SharedRuns:
         home = session.homes.get(pool_name)
         if home is None:
             return
-        pool = self._hub.pools[pool_name]
+        pool = self._hub.pools.get(pool_name)
+        if pool is None:
+            # Gone with a reload while the log was asked: the hub says so.
+            return
         if home.gateway == self.log.gateway_id or pool.kind == "addresses":
             pool.tie_session(call.session_id, home.worker)
         elif (call.affinity or pool.affinity) is not Affinity.HINT:

@@ -15,6 +15,7 @@ from mypy_extensions import mypyc_attr
 from gateway.events import Ended, Gap, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
 from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role
+from gateway.runs.quotas import Account
 from gateway.runs.subscription import Subscription
 from gateway.telemetry.tally import RunTally
 
@@ -36,6 +37,8 @@ class RunSource:
         "_sheds",
         "_subscribers",
         "_waiters",
+        "_was_read",
+        "account",
         "ended",
         "id",
         "log",
@@ -71,6 +74,9 @@ class RunSource:
         self.on_disconnect = on_disconnect
         self.log = log
         self.tally = tally
+        # Its caller's; None for one who isn't limited.
+        self.account: Account | None = None
+        self._was_read = False
         self.ended: Ended | None = None
         self.pool: str | None = None
         self.worker_id: str | None = None
@@ -119,7 +125,14 @@ class RunSource:
         return f"<{type(self).__name__} {self.id} {self.tool}: {self.state}, {self.chunks} chunks, {len(self._readers)} readers>"
 
     def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
-        """Return a new reader; `wake` is not called before that."""
+        """Return a new reader; `wake` is not called before that.
+
+        Raises:
+            GatewayError: `quota-exceeded`, the run's caller has read too much within a minute. A run's first reader comes with its start.
+        """
+        if self.account is not None and self._was_read:
+            self.account.check_bytes()
+        self._was_read = True
         # Or it would pin, from its place on, what another one has just taken and nobody needs any more.
         self.log.trim()
         # A reader that begins live is told so as one that comes back is: its first event has no id to come back to the start by.

@@ -13,6 +13,7 @@ from typing import Protocol
 from gateway.events import Chunks, Ended, Event, Gap, Started, Status
 from gateway.runlog.memory import MemoryLog
 from gateway.runs.policy import Overflow, ReaderOptions, Role
+from gateway.runs.quotas import Account
 
 
 class ReadableRun(Protocol):
@@ -20,6 +21,7 @@ class ReadableRun(Protocol):
 
     log: MemoryLog
     ended: Ended | None
+    account: Account | None
 
     def reader_advanced(self) -> None:
         """A reader has taken something: the worker may go on."""
@@ -35,6 +37,7 @@ class Subscription:
     """A reader's cursor. `wake` is called from the event loop whenever there is something new to take; it must not block."""
 
     __slots__ = (
+        "_account",
         "_closed",
         "_ended",
         "_gap",
@@ -53,6 +56,8 @@ class Subscription:
     def __init__(self, run: ReadableRun, started: Started, cursor: int, wake: Callable[[], None], options: ReaderOptions) -> None:
         log = run.log
         self._run = run
+        # Who pays for what is taken; None: it costs nothing.
+        self._account = run.account
         self._started: Started | None = started
         self._status: Status | None = None
         self._gap: Gap | None = None
@@ -113,6 +118,8 @@ class Subscription:
         if isinstance(item, Chunks):
             self.cursor = item.first + len(item.payloads)
             self.taken_bytes += item.size_bytes
+            if self._account is not None:
+                self._account.sent_bytes += item.size_bytes
         else:
             self._move(item.last + 1)
             self._run.gap_told(item)

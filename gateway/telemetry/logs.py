@@ -14,6 +14,11 @@ import structlog
 LogFormat = Literal["auto", "json", "console"]
 
 
+def set_level(level: str) -> None:
+    """Have log lines of at least another level from now on."""
+    logging.getLogger().setLevel(level.upper())
+
+
 def configure(level: str, log_format: LogFormat = "auto") -> None:
     """Send all log lines of at least `level` (debug, info, warning, error) to stderr.
 

@@ -26,6 +26,7 @@ CANCEL_CAUSES = (
     "disconnect",
     "grace",
     "client",
+    "reload",
     "shutdown",
     "fenced",
     "deadline_total",

@@ -61,7 +61,11 @@ async def test_open_refuses_before_any_worker_is_asked(hub: Hub, pool: FakePool,
 async def test_open_while_draining_comes_before_every_other_check(hub: Hub) -> None:
     await hub.drain(0)
     error = problem_of(hub, call("nobody"))
-    assert (error.problem, error.retry_after_s) == ("shutting-down", 5)
+    assert error.problem == "shutting-down"
+    # Jittered, so that those who are refused now don't come back all at once.
+    waits = {problem_of(hub, call("nobody")).retry_after_s for _ in range(20)}
+    assert len(waits) > 1
+    assert all(2.5 <= wait <= 7.5 for wait in waits if wait is not None)
 
 
 async def test_open_says_what_snakepit_says_of_a_tool_that_does_not_stream(hub: Hub) -> None:
