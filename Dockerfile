@@ -7,7 +7,7 @@ COPY gateway gateway
 COPY examples examples
 RUN python -m venv /opt/gateway \
  && HATCH_BUILD_HOOKS_ENABLE=true \
-    /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[examples]'
+    /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[examples,redis]'
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 gateway
