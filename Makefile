@@ -65,7 +65,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 # Tests that need one of these programs (program:package) are skipped where it isn't there; where we may, we install it.
-PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy
+PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy nginx:nginx-light
 
 .PHONY: packages
 packages:

@@ -7,6 +7,7 @@ runs are drained first, then the gRPC listener, the pools and the transports, ea
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -24,6 +25,7 @@ from gateway.bridge.service import BridgeService
 from gateway.certificates import Certificates, CertificatesNotUsable
 from gateway.drain import Drain
 from gateway.endpoints import (
+    admin,
     asyncapi,
     background,
     call,
@@ -32,6 +34,7 @@ from gateway.endpoints import (
     itemschemas,
     metrics,
     openapi,
+    probe,
     problem,
     runs,
     sessions,
@@ -52,9 +55,11 @@ from gateway.endpoints.requests import CallReader, RequestLimits
 from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
+from gateway.endpoints.visit import AccessLog
 from gateway.guard import ConnectionLimits
 from gateway.pools import Pools
 from gateway.runs.hub import Hub, HubLimits
+from gateway.runs.journal import RunLines
 from gateway.runs.quotas import CallerLimits, QuotaLimits, Quotas
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
@@ -65,6 +70,7 @@ from gateway.settings import (
     ServerSettings,
     Settings,
     SettingsError,
+    TracingSettings,
     WorkerTlsSettings,
     is_public,
 )
@@ -79,8 +85,9 @@ from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
 
 if TYPE_CHECKING:
-    # Needs the extra `redis`.
+    # Need the extras `redis` and `otel`.
     from gateway.runs.shared import SharedRuns
+    from gateway.telemetry.tracing import Tracing
 
 _log = structlog.get_logger("gateway")
 
@@ -109,7 +116,9 @@ class Gateway:
             run=RunLimits(runlog.run_limit_bytes, runlog.plain_run_limit_bytes, runlog.run_limit_chunks, server.heartbeat_s),
         )
         self.tally = RunTally() if server.metrics else None
-        self.hub = Hub(self.catalog, self.pools, limits, self.tally)
+        self.tracing = _tracing(settings.tracing)
+        journal = RunLines(every=settings.log.runs == "all")
+        self.hub = Hub(self.catalog, self.pools, limits, self.tally, tracer=self.tracing, journal=journal)
         self._limit_callers(settings.limits)
         self.shared = self._shared_runs(settings)
         self.hub.others = self.shared
@@ -176,6 +185,8 @@ class Gateway:
                     await self.bridge.stop(0)
                 for keeper in keepers:
                     keeper.cancel()
+                if self.tracing is not None:
+                    await self.tracing.aclose()
 
     async def drain_runs(self) -> None:
         """Take no new runs, tell everybody to go, and end what is left when the drain's time is over: see Drain."""
@@ -192,7 +203,10 @@ class Gateway:
         return self._pools.change(configured_pools(settings), spoken_to_otherwise)
 
     def _make_pool(self, options: PoolOptions) -> Pool:
-        return Pool(options, partial(self._connect, tls=self._worker_tls.get(options.name)))
+        pool = Pool(options, partial(self._connect, tls=self._worker_tls.get(options.name)))
+        # The hub is made of the first pools.
+        pool.cause_of = lambda run_id: self.hub.cause_of(run_id)
+        return pool
 
     def _shared_runs(self, settings: Settings) -> SharedRuns | None:
         """Return what knows the other gateways; None where the log is in this process.
@@ -299,12 +313,17 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         background.router(reader, responses),
         runs.router(gateway.hub, reader, responses),
         sessions.router(gateway.sessions, limits, gateway.hub),
+        admin.router(gateway.hub),
         health.router(gateway.hub),
         docs.router(),
         itemschemas.router(lambda: app.openapi()),
         asyncapi.router(gateway.catalog.list),
         websocket.router(reader, socket_settings, exposure, gateway.sockets),
     )
+    if server.probes:
+        routers += (probe.router(body_limit_bytes=server.body_limit_bytes, heartbeat_s=server.heartbeat_s),)
+    if gateway.settings.log.access:
+        app.access = AccessLog()
     if gateway.tally is not None:
         app.responses = ResponseTally()
         routers += (metrics.router(_metrics(gateway, gateway.tally, app.responses)),)
@@ -388,6 +407,29 @@ def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metr
 
 def _nothing(settings: Settings) -> None:
     """Take over nothing: who needs the setting reads it anew."""
+
+
+def _tracing(settings: TracingSettings) -> Tracing | None:
+    """Return what traces runs, None where nobody asks for that.
+
+    Raises:
+        SettingsError: the settings ask for it, and the packages for it are missing.
+    """
+    is_asked_for = settings.exporter == "otlp" or settings.endpoint is not None
+    variables = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    is_off = settings.exporter == "none" or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if is_off or not (is_asked_for or any(os.environ.get(name) for name in variables)):
+        return None
+    try:
+        from gateway.telemetry.tracing import Tracing, otlp
+    except ImportError as exc:
+        missing = f"tracing needs the extra `otel`: pip install 'snakepit-gateway[otel]' ({exc})"
+        if is_asked_for:
+            raise SettingsError(f"tracing: {missing}") from exc
+        # Such variables may be there for everything on a machine.
+        _log.warning("runs are not traced", reason=missing)
+        return None
+    return Tracing(otlp(settings.endpoint), version=__version__, service_name=settings.service_name, sample_ratio=settings.sample_ratio)
 
 
 def _exposure(server: ServerSettings) -> Exposure:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 no server, 130 interrupte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway import __version__, remote, settings
+from gateway import __version__, liveruns, remote, settings
 
 app = typer.Typer(name="gateway", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=__doc__)
 out = Console(soft_wrap=True, highlight=False)
@@ -111,8 +112,13 @@ def runs(
     tool: Annotated[str | None, typer.Option(help="Only runs of this tool.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="A run's state as JSON, a line each.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Everybody's open runs on this gateway, with their readers, until Ctrl-C.")] = False,
 ) -> None:
     """List the runs of a gateway, newest first."""
+    if live:
+        filters = {name: value for name, value in (("state", state), ("tool", tool)) if value is not None}
+        _remote(liveruns.show(lambda: remote.live_runs(url, filters=filters, limit=limit), out, as_json=as_json))
+        return
     listed = _remote(remote.runs(url, state=state, tool=tool, limit=limit))
     if as_json:
         for entry in listed:
@@ -129,6 +135,35 @@ def cancel(run: str, url: Url = DEFAULT_URL) -> None:
     """Cancel a run."""
     state = _remote(remote.cancel(url, run))
     typer.echo(state["state"])
+
+
+@app.command()
+def doctor(
+    url: Annotated[str, typer.Argument(envvar="GATEWAY_URL", help="The gateway, by the way that its clients take.")] = DEFAULT_URL,
+    key: Annotated[str | None, typer.Option(envvar="GATEWAY_KEY", help="A key or token, where the gateway wants one.")] = None,
+    idle: Annotated[float, typer.Option(min=1, max=600, help="Seconds to wait for a cut of a silent stream.")] = 20.0,
+    as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON; so they are in a pipe.")] = False,
+) -> None:
+    """Measure the path to a gateway, proxies included, and say what to change; exits 1 where streams don't work on it."""
+    from gateway import doctor as path
+
+    in_words = out.is_terminal and not as_json
+    try:
+        with err.status(f"measuring the path to {url}, about {idle + 3:.0f} s") if in_words else contextlib.nullcontext():
+            findings = asyncio.run(path.examine(url, key=key, idle_s=idle))
+    except ValueError as exc:
+        err.print(str(exc), style="red", markup=False)
+        raise typer.Exit(2) from exc
+    except path.NoGateway as exc:
+        err.print(f"no gateway answers: {exc}", style="red", markup=False)
+        raise typer.Exit(3) from exc
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if in_words:
+        out.print(path.as_table(url, findings))
+    else:
+        typer.echo(path.as_json(url, findings))
+    raise typer.Exit(int(any(finding.grade is path.Grade.PROBLEM for finding in findings)))
 
 
 @app.command()

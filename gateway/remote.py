@@ -54,6 +54,12 @@ async def runs(url: str, *, state: str | None, tool: str | None, limit: int) -> 
     return found
 
 
+async def live_runs(url: str, *, filters: dict[str, str], limit: int) -> Any:
+    """Return a page of everybody's open runs on one gateway, the newest; its `total` says how many there are."""
+    async with _client(url) as client:
+        return await _document(client, "GET", "/v1/admin/runs", params={**filters, "limit": str(min(limit, _PAGE_LIMIT))})
+
+
 async def cancel(url: str, run: str) -> Any:
     """Cancel a run and return its state."""
     async with _client(url) as client:

@@ -29,7 +29,7 @@ ByteCount = Annotated[int, Field(ge=1)]
 
 ENV_PREFIX = "GATEWAY_"
 # Variables of that prefix which are no settings: the client commands' own.
-OTHER_VARIABLES = frozenset({"GATEWAY_URL"})
+OTHER_VARIABLES = frozenset({"GATEWAY_URL", "GATEWAY_KEY"})
 
 
 def _network(text: str) -> str:
@@ -129,6 +129,8 @@ class ServerSettings(Section):
     memory_limit_bytes: ByteCount | None = None
     # Whether there is GET /metrics, for Prometheus; without it nothing is counted.
     metrics: bool = True
+    # Whether `gateway doctor` can measure the path to here: streams of its own, at most 20 at once.
+    probes: bool = True
     # Tracebacks of tools in problem documents.
     debug: bool = False
 
@@ -207,6 +209,21 @@ class LogSettings(Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
+    # Which runs get a line when they end: all, or those that failed or ran out of time.
+    runs: Literal["errors", "all"] = "errors"
+    # A line on each request: never its query string.
+    access: bool = False
+
+
+class TracingSettings(Section):
+    """`[tracing]`: a span for each run (extra `otel`); what is not said here, the standard OTEL_… variables say."""
+
+    # `auto`: where there is an endpoint, here or in OTEL_EXPORTER_OTLP_ENDPOINT or …_TRACES_ENDPOINT.
+    exporter: Literal["auto", "otlp", "none"] = "auto"
+    # Where spans go, over OTLP/HTTP: a whole URL, such as http://localhost:4318/v1/traces.
+    endpoint: Annotated[str, Field(pattern=r"^https?://.")] | None = None
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    service_name: str | None = None
 
 
 class WorkerTlsSettings(Section):
@@ -282,6 +299,7 @@ class Settings(BaseSettings):
     runlog: RunLogSettings = RunLogSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     pools: tuple[PoolSettings, ...] = ()
     # How calls reach the workers.
     transport: Literal["lane", "grpcio"] = "lane"
@@ -361,6 +379,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "runlog": RunLogSettings,
     "limits": LimitSettings,
     "log": LogSettings,
+    "tracing": TracingSettings,
     "pools": PoolSettings,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import socket
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
-from gateway import __version__
+from gateway import __version__, liveruns
 from gateway.cli import app
 from tests.conftest import FakeCall, Running, within
 
@@ -181,3 +183,54 @@ async def test_serve_on_an_address_that_is_taken_exits_1(front_door: str) -> Non
         served = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert served.returncode == 1
     assert "can't listen" in served.stderr
+
+
+async def test_live_runs_are_a_table_with_their_readers(running: Running) -> None:
+    async with running.client.stream("GET", "/v1/tools/count/stream"):
+        call = await running.pool.next_call()
+        call.send(1)
+        as_table = await cli("runs", "--live", "--tool", "count", "--url", running.url)
+        as_json = await cli("runs", "--live", "--json", "--url", running.url)
+        none = await cli("runs", "--live", "--state", "queued", "--url", running.url)
+        call.end()
+    assert (as_table.exit_code, as_json.exit_code, none.exit_code) == (0, 0, 0)
+    assert "1 open" in as_table.stdout
+    assert [word in as_table.stdout for word in (call.run_id, "count", "running", "anonymous", "w-1", "sse")] == [True] * 6
+    assert [json.loads(line)["run"] for line in as_json.stdout.splitlines()] == [call.run_id]
+    assert "0 open" in none.stdout
+
+
+async def test_live_runs_follow_on_a_terminal_until_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    async def ask() -> dict[str, object]:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise KeyboardInterrupt
+        run = {
+            "run": f"r_{looks}",
+            "tool": "count",
+            "state": "queued",
+            "caller": "alice",
+            "worker": None,
+            "pool": "default",
+            "age_ms": 1500,
+            "chunks": 0,
+            "bytes": 0,
+            "silent_ms": None,
+            "paused": False,
+            "queue": {"position": 2, "depth": 5},
+            "readers": [{"format": "sse", "role": "observer", "lag_bytes": 7}],
+            "reader_count": 3,
+        }
+        return {"total": 9, "runs": [run]}
+
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=200)
+    monkeypatch.setattr(liveruns, "INTERVAL_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        await liveruns.show(ask, console, as_json=False)
+    said = screen.getvalue()
+    for word in ("r_1", "r_2", "9 open, the newest 1", "queued 2/5", "alice", "default", "1.5 s", "sse (observes), 2 more", "7"):
+        assert word in said, word

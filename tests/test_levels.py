@@ -17,14 +17,14 @@ PACKAGE = ROOT / "gateway"
 LEVELS = (
     {
         *("cli", "app", "drain", "pools", "reload", "serve", "sourcewatch", "server", "direct", "guard", "peers", "patience"),
-        *("certificates", "settings", "remote", "__main__", "__init__"),
+        *("certificates", "doctor", "liveruns", "settings", "remote", "__main__", "__init__"),
     },
     {"endpoints", "bridge"},
     {"runs"},
     {"workers", "runlog", "sessions", "auth"},
     {"transport"},
     {"codec", "telemetry"},
-    {"call", "caller", "events", "errors", "quota", "timers", "rpc"},
+    {"call", "caller", "correlation", "events", "errors", "quota", "timers", "rpc"},
 )
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
 BOTTOM = LEVELS[-1]

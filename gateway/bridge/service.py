@@ -28,6 +28,7 @@ from gateway.bridge.reader import ChunkReader
 from gateway.call import ToolCall
 from gateway.caller import ANONYMOUS, Caller
 from gateway.codec import ratelimit, values
+from gateway.correlation import from_metadata
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import Chunks, Ended
 from gateway.rpc import snakepit_bridge_pb2 as pb
@@ -204,6 +205,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             streaming=streaming,
             session_id=request.session_id,
             metadata=metadata,
+            correlation=from_metadata(context.invocation_metadata() or (), request.metadata),
             binary={**raw, **request.binary_parameters},
             caller=Caller(ANONYMOUS.id, _address(context.peer())),
         )

@@ -15,8 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.codec import documents, ratelimit
 from gateway.endpoints.connection import Connection
-from gateway.endpoints.problem import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
-from gateway.endpoints.problem import problem_response
+from gateway.endpoints.problem import ProblemResponse, problem_response
 from gateway.endpoints.response import StreamTiming
 from gateway.errors import GatewayError
 from gateway.events import Chunks, Ended, Gap
@@ -102,11 +101,11 @@ class CollectedRun(Response):
         limits = {} if account is None else ratelimit.fields(account.quotas())
         headers = {"Cache-Control": "no-store", "Vary": "Accept", "Content-Location": instance, **limits}
         if end.error is not None:
-            failure = problem_response(end.error, instance=instance, debug=self._debug)
+            failure = problem_response(end.error, instance=instance, trace_id=self._run.trace_id, debug=self._debug)
             if not self._payloads:
                 return failure
             body = b'%b,"chunks":[%b]}' % (bytes(failure.body)[:-1], b",".join(self._payloads))
-            return Response(body, failure.status_code, headers, PROBLEM_MEDIA_TYPE)
+            return ProblemResponse(body, failure.status_code, headers)
         if self._run.streaming:
             body = whole(self._payloads, self._gaps, end, instance)
         else:

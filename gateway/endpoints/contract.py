@@ -170,6 +170,19 @@ RUNS = _route(
         {"name": "tool", "in": "query", "required": False, "description": "Only runs of this tool.", "schema": {"type": "string"}},
     ],
 )
+ADMIN_RUNS = _route(
+    "List everybody's open runs on this gateway, newest first",
+    {"200": answer("A page of them", "LiveRunList"), **problems(400)},
+    parameters=[
+        {"name": "limit", "in": "query", "required": False, "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
+        {"name": "cursor", "in": "query", "required": False, "description": "From the page before.", "schema": {"type": "string"}},
+        {"name": "state", "in": "query", "required": False, "schema": {"enum": ["queued", "running"]}},
+        *(
+            {"name": name, "in": "query", "required": False, "description": f"Only runs of this {name}.", "schema": {"type": "string"}}
+            for name in ("tool", "pool", "caller")
+        ),
+    ],
+)
 RUN = _route("Look at a run", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
 RUN_RESULT = _route(
     "Get a run's result",
@@ -198,6 +211,20 @@ POOLS = _route("Look at the pools", {"200": answer("The pools", "PoolList"), **p
 LIVEZ = _route("Is the process alive?", {"200": answer("Yes", "Status"), **problems()})
 READYZ = _route("Can it serve?", {"200": answer("Yes", "Status"), "503": answer("No, and why", "Status"), **problems()})
 _TEXT = {"schema": {"type": "string"}}
+PROBE_STREAM = _route(
+    "Measure the path to here (gateway doctor)",
+    {"200": {"description": "Events that say when they were sent", "content": {"text/event-stream": _TEXT}}} | problems(400, 429),
+    parameters=[
+        {"name": name, "in": "query", "required": False, "schema": {"type": "integer", "minimum": least}}
+        for name, least in (("chunks", 0), ("interval_ms", 1), ("bytes", 0), ("silent_ms", 0), ("heartbeat_ms", 0))
+    ],
+)
+PROBE_STATE = _route("What became of a probe", {"200": answer("open, done or left", "ProbeState"), **problems(404)})
+PROBE_BODY = _route(
+    "Count the bytes of a body (gateway doctor)",
+    {"200": answer("How many came", "ProbeBody"), **problems(413)},
+    requestBody={"required": False, "content": {"application/octet-stream": {}}},
+)
 METRICS = _route(
     "The metrics, for Prometheus",
     {"200": {"description": "docs/metrics.md says what they are", "content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}}

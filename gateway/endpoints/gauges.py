@@ -116,9 +116,10 @@ def gauges(name: str, text: str, labels: Sequence[str], values: Mapping[Any, int
 
 
 def _stops(pools: Mapping[str, Pool]) -> Metric:
-    family = HistogramMetricFamily("gateway_tool_stop_seconds", "From a cancelled call's end to its tool's.", labels=["pool"])
+    family = HistogramMetricFamily("gateway_tool_stop_seconds", "From a cancelled call's end to its tool's.", labels=["pool", "cause"])
     for name, pool in pools.items():
-        add_histogram(family, [name], pool.stops)
+        for cause, histogram in pool.stops.items():
+            add_histogram(family, [name, cause], histogram)
     return family
 
 

@@ -11,7 +11,8 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect, HTTPConnection
 
 from gateway.call import ToolCall
-from gateway.caller import Caller, caller_of
+from gateway.caller import caller_of
+from gateway.correlation import correlation_of
 from gateway.endpoints import arguments
 from gateway.endpoints.options import OPTIONS, CallOptions, OptionLimits, read_options, reader_from
 from gateway.errors import FieldError, GatewayError
@@ -82,8 +83,7 @@ class CallReader:
         else:
             schema = self.hub.catalog.find(tool, checked.pool).parameters
             values = arguments.from_query(plain, schema, depth_limit=self.limits.depth)
-        caller = caller_of(request.scope)
-        call = self.call(tool, values, checked, caller, streaming=streaming, begins_session=request.method != "HEAD")
+        call = self.call(tool, values, checked, request, streaming=streaming, begins_session=request.method != "HEAD")
         return RunRequest(call, checked, claimed)
 
     def streams(self, tool: str, request: Request) -> bool:
@@ -126,9 +126,16 @@ class CallReader:
         return replace(options, after=None, live=False) if options.live or options.after is not None else options
 
     def call(
-        self, tool: str, values: dict[str, Any], options: CallOptions, caller: Caller, *, streaming: bool, begins_session: bool = True
+        self,
+        tool: str,
+        values: dict[str, Any],
+        options: CallOptions,
+        asker: HTTPConnection,
+        *,
+        streaming: bool,
+        begins_session: bool = True,
     ) -> ToolCall:
-        """Return the call; its session begins, or goes on, with it, but for a call that will not be made (HEAD)."""
+        """Return the call that `asker` makes; its session begins, or goes on, with it, but for a call that will not be made (HEAD)."""
         if options.session_id is not None and begins_session:
             self.sessions.use(options.session_id)
         return ToolCall(
@@ -140,7 +147,8 @@ class CallReader:
             pool=options.pool,
             affinity=options.affinity,
             metadata=options.metadata,
-            caller=caller,
+            caller=caller_of(asker.scope),
+            correlation=correlation_of(asker.scope),
         )
 
     def split_query(self, request: HTTPConnection) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

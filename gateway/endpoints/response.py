@@ -166,7 +166,9 @@ class RunStream(EventSourceResponse):
                     self._begin(exchange, held)
                 else:
                     self.close()
-                    exchange.hand_over(problem_response(event.error, instance=f"/v1/runs/{self._run.id}", debug=self._debug))
+                    run = self._run
+                    problem = problem_response(event.error, instance=f"/v1/runs/{run.id}", trace_id=run.trace_id, debug=self._debug)
+                    exchange.hand_over(problem)
                 return
 
     def _begin(self, exchange: Exchange, held: list[Event]) -> None:
@@ -251,7 +253,7 @@ class RunStream(EventSourceResponse):
             marks.append(b"first;dur=%d" % timing.first_chunk_ms)
         return [
             (b"content-type", self._encoder.media_type.encode() + b"; charset=utf-8"),
-            *_STREAM_HEADERS,
+            *STREAM_HEADERS,
             (b"content-location", f"/v1/runs/{self._run.id}/events".encode()),
             *([(b"server-timing", b", ".join(marks))] if marks else ()),
             *(() if self._run.account is None else _limit_headers(self._run.account)),
@@ -262,7 +264,7 @@ def _limit_headers(account: Account) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in ratelimit.fields(account.quotas()).items()]
 
 
-_STREAM_HEADERS = (
+STREAM_HEADERS = (
     (b"cache-control", b"no-cache, no-transform"),
     # nginx: don't buffer. Incremental: the same wish as a standard (draft-ietf-httpbis-incremental).
     (b"x-accel-buffering", b"no"),

@@ -5,7 +5,7 @@ Source: docs of the protocol, sections 1 and 3.
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
@@ -14,14 +14,13 @@ from gateway.endpoints import collected, prefer
 from gateway.endpoints.contract import CANCEL_DELETE, CANCEL_POST, RUN, RUN_EVENTS, RUN_RESULT, RUNS
 from gateway.endpoints.negotiation import choose
 from gateway.endpoints.options import READER_OPTIONS, read_options, reader_from
+from gateway.endpoints.paging import read_limit, read_query
 from gateway.endpoints.requests import CallReader
 from gateway.endpoints.runstate import STATES, describe
 from gateway.endpoints.stream import OFFERED, RunResponses
 from gateway.runs.hub import Hub
 from gateway.runs.policy import invalid_option
 
-PAGE_DEFAULT = 20
-PAGE_LIMIT = 100
 LIST_NAMES = ("limit", "cursor", "state", "tool")
 
 
@@ -30,8 +29,8 @@ def router(hub: Hub, reader: CallReader, responses: RunResponses) -> APIRouter:
     routes = APIRouter(tags=["runs"])
 
     async def some(request: Request) -> Response:
-        asked = _list_query(request)
-        limit, state = _limit(asked.get("limit")), asked.get("state")
+        asked = read_query(request, LIST_NAMES)
+        limit, state = read_limit(asked.get("limit")), asked.get("state")
         if state is not None and state not in STATES:
             raise invalid_option("state", f"is {state[:40]!r}; allowed: {', '.join(STATES)}")
         found, next_cursor = await hub.page(limit=limit, after=asked.get("cursor"), state=state, tool=asked.get("tool"))
@@ -69,27 +68,3 @@ def router(hub: Hub, reader: CallReader, responses: RunResponses) -> APIRouter:
     routes.add_api_route("/v1/runs/{run}", cancel, methods=["DELETE"], **CANCEL_DELETE)
     routes.add_api_route("/v1/runs/{run}/cancel", cancel, methods=["POST"], **CANCEL_POST)
     return routes
-
-
-def _list_query(request: Request) -> dict[str, str]:
-    """Return the parameters of the list.
-
-    Raises:
-        GatewayError: `invalid-option`, one is unknown or given twice.
-    """
-    asked: dict[str, str] = {}
-    for name, value in parse_qsl(request.url.query, keep_blank_values=True, max_num_fields=100):
-        if name not in LIST_NAMES:
-            raise invalid_option(name[:60], f"is no parameter of the list; known: {', '.join(LIST_NAMES)}")
-        if name in asked:
-            raise invalid_option(name, "is given twice")
-        asked[name] = value
-    return asked
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return PAGE_DEFAULT
-    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= PAGE_LIMIT):
-        raise invalid_option("limit", f"is {text[:40]!r}; allowed: a whole number from 1 to {PAGE_LIMIT}")
-    return int(text)

@@ -15,7 +15,6 @@ from typing import Any
 from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from gateway.caller import caller_of
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import CREDIT_LIMIT, BadFrame, ClientFrame, FrameEncoder
 from gateway.endpoints import arguments
@@ -134,7 +133,7 @@ class Socket(Duplex):
         given = ((option, value) for option, value in payload.items() if option not in _OWN_MEMBERS and value is not None)
         options = [(f"_{option}", _option_text(option, value)) for option, value in given]
         checked = read_options(options, self._calls.limits.options, names=STARTING_OPTIONS)
-        call = self._calls.call(tool, values, checked, caller_of(self._websocket.scope), streaming=True)
+        call = self._calls.call(tool, values, checked, self._websocket, streaming=True)
         self._join(name, await self._calls.hub.start(call, checked.policy), checked.reader, credit)
 
     async def _attach(self, name: str, attachment: Attachment) -> None:

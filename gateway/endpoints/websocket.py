@@ -12,7 +12,6 @@ import contextlib
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from gateway.caller import caller_of
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import SUBPROTOCOL, EventEncoder
 from gateway.endpoints import arguments
@@ -68,9 +67,8 @@ def router(reader: CallReader, settings: SocketSettings, exposure: Exposure, soc
         checked = read_options(options, reader.limits.options, names=STARTING_OPTIONS)
         schema = reader.hub.catalog.find(tool, checked.pool).parameters
         values = arguments.from_query(plain, schema, depth_limit=reader.limits.depth)
-        return await reader.hub.start(
-            reader.call(tool, values, checked, caller_of(websocket.scope), streaming=True), checked.policy
-        ), checked.reader
+        call = reader.call(tool, values, checked, websocket, streaming=True)
+        return await reader.hub.start(call, checked.policy), checked.reader
 
     async def resume(websocket: WebSocket, run_id: str, after: int | None) -> None:
         """Go on with a run as a reconnect over SSE does: the rest of it, nothing where all was delivered, `expired`."""

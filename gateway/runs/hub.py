@@ -81,17 +81,42 @@ class OtherGateways(Protocol):
     ) -> tuple[Sequence[RunSource], str | None]: ...
 
 
+class RunTracer(Protocol):
+    """Who traces runs (telemetry/tracing.py)."""
+
+    def begin(self, call: ToolCall) -> ToolCall:
+        """Return the call as part of a trace: its correlation is the trace's, and `trace` hears of the run unless it is not sampled."""
+
+
+class RunJournal(Protocol):
+    """Who writes a line on every run (journal.py)."""
+
+    def run_ended(self, run: Run) -> None:
+        """A run has ended."""
+
+
 class Hub:
     """The runs of this gateway, and the pools behind them (`pools`: name to pool, the first is the default).
 
-    `tally` counts what becomes of runs for the operator; None: nobody does.
+    `tally` counts what becomes of runs for the operator, `tracer` traces them, `journal` writes a line on each; None: nobody does.
     """
 
-    def __init__(self, catalog: Catalog, pools: Mapping[str, Pool], limits: HubLimits, tally: RunTally | None = None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        pools: Mapping[str, Pool],
+        limits: HubLimits,
+        tally: RunTally | None = None,
+        *,
+        tracer: RunTracer | None = None,
+        journal: RunJournal | None = None,
+    ) -> None:
         self.catalog = catalog
         self.pools = pools
         self.limits = limits
         self.tally = tally
+        self._tracer = tracer
+        self._journal = journal
         self.budget = MemoryBudget(limits.log_bytes)
         self.memory = MemoryWatch(self.budget, self._read_runs)
         self._keys = IdempotencyKeys()
@@ -117,6 +142,11 @@ class Hub:
     def known_runs(self) -> Collection[Run]:
         """Those that are open, and those that have ended and are still kept; not to be changed."""
         return self._runs.known
+
+    @property
+    def live_runs(self) -> Collection[Run]:
+        """Those that are queued or running here; not to be changed."""
+        return self._runs.open.values()
 
     @property
     def draining(self) -> bool:
@@ -216,6 +246,7 @@ class Hub:
         account = None if self.quotas is None else self.quotas.account(call.caller)
         if account is not None:
             account.check_start()
+        call = self.traced(call)
         run = Run(
             run_id or new_run_id(),
             call,
@@ -231,7 +262,9 @@ class Hub:
         self._idle.clear()
         try:
             run.start(self.pools[tool.pool])
-        except GatewayError:
+        except GatewayError as error:
+            if call.trace is not None:
+                call.trace.refused(error)
             self._runs.discard(run)
             self._look_idle()
             raise
@@ -261,6 +294,10 @@ class Hub:
         self._check_arguments(tool, call)
         return tool
 
+    def traced(self, call: ToolCall) -> ToolCall:
+        """Return the call with the trace of its own that it has where runs are traced; one that has it already is left as it is."""
+        return call if self._tracer is None or call.trace is not None else self._tracer.begin(call)
+
     def find(self, run_id: str) -> Run | None:
         """Return a run that is open or was so lately, else None."""
         return self._runs.find(run_id)
@@ -284,6 +321,13 @@ class Hub:
             run.account.open_runs -= 1
         self._runs.end(run)
         self._look_idle()
+        if self._journal is not None:
+            self._journal.run_ended(run)
+
+    def cause_of(self, run_id: str) -> str:
+        """Return why a run was ended, by a name of tally.CANCEL_CAUSES; OTHER for one that ended by itself, or is forgotten."""
+        run = self._runs.find(run_id)
+        return OTHER if run is None or run.cause is None else run.cause
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new runs, wait for the open ones, and end those left after `deadline_s` as `shutdown`."""

@@ -30,8 +30,7 @@ from gateway.runs.hub import Hub
 from gateway.runs.idempotency import Claim
 from gateway.runs.identity import new_run_id
 from gateway.runs.policy import Cause, RunPolicy
-from gateway.runs.run import details_of
-from gateway.runs.source import RunSource
+from gateway.runs.source import RunSource, start_details
 
 log = structlog.get_logger("gateway.runs")
 
@@ -118,27 +117,37 @@ class SharedRuns:
             return self._hub.claimed(claim) or await self._start(call, policy, claim)
 
     async def _start(self, call: ToolCall, policy: RunPolicy, claim: Claim | None) -> RunSource:
+        tool = self._hub.check(call)
+        call = self._hub.traced(call)
+        try:
+            return await self._register(call, tool.pool, policy, claim)
+        except GatewayError as error:
+            if call.trace is not None:
+                call.trace.refused(error)
+            raise
+
+    async def _register(self, call: ToolCall, pool: str, policy: RunPolicy, claim: Claim | None) -> RunSource:
+        """Make a run known to all gateways and open it here; where its claim is somebody's already, return that run."""
         hub = self._hub
-        tool = hub.check(call)
         account = None if hub.quotas is None else hub.quotas.account(call.caller)
         if account is not None:
             await account.check_everywhere(self._starts)
         run_id = new_run_id()
-        await self._go_home(call, tool.pool)
+        await self._go_home(call, pool)
         record = RunRecord(
             id=run_id,
             tool=call.tool,
-            pool=tool.pool,
+            pool=pool,
             session=call.session_id,
             policy=str(policy.on_disconnect),
             kind="stream" if call.streaming else "unary",
-            details=details_of(run_id, call, policy, hub.limits.run),
+            details=start_details(run_id, call, policy, heartbeat_s=hub.limits.run.heartbeat_s),
         )
         shared_claim = None if claim is None else records.Claim(claim.key, claim.fingerprint.hex())
         registered = await self.log.register(record, shared_claim)
         if registered.id != run_id:
             return hub.find(registered.id) or self._seen(registered)
-        recorder = SharedRecorder(self, self.log.recorder(run_id), call.session_id, tool.pool)
+        recorder = SharedRecorder(self, self.log.recorder(run_id), call.session_id, pool)
         try:
             return hub.open(call, policy, claim, run_id=run_id, recorder=recorder)
         except GatewayError:

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 
 from mypy_extensions import mypyc_attr
 
+from gateway.call import ToolCall
+from gateway.correlation import Trace
 from gateway.events import Ended, Gap, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
-from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role
+from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role, RunPolicy
 from gateway.runs.quotas import Account
 from gateway.runs.subscription import Subscription
 from gateway.telemetry.tally import RunTally
@@ -48,6 +50,7 @@ class RunSource:
         "streaming",
         "tally",
         "tool",
+        "trace",
         "worker_id",
     )
 
@@ -77,6 +80,8 @@ class RunSource:
         # Its caller's; None for one who isn't limited.
         self.account: Account | None = None
         self._was_read = False
+        # Hears what becomes of the run, until its end; None: nobody does.
+        self.trace: Trace | None = None
         self.ended: Ended | None = None
         self.pool: str | None = None
         self.worker_id: str | None = None
@@ -117,6 +122,12 @@ class RunSource:
         """How the run ended, even where its readers have not got so far yet; None while it hasn't."""
         return self.ended
 
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the run is part of; None where it is in none."""
+        found: str | None = self._details.get("trace_id")
+        return found
+
     def timing(self) -> Timing:
         """Return how long it took so far."""
         raise NotImplementedError
@@ -148,6 +159,8 @@ class RunSource:
         if options.role is Role.SUBSCRIBER:
             self._subscribers += 1
             self._subscriber_came()
+        if self.trace is not None:
+            self.trace.reader(joined=True, role=options.role.value)
         return reader
 
     def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
@@ -190,9 +203,13 @@ class RunSource:
         """A reader has taken a gap."""
         if self.tally is not None:
             self.tally.gap_told(gap.reason, gap.last - gap.first + 1)
+        if self.trace is not None:
+            self.trace.gap(gap.first, gap.last, gap.reason)
 
     def reader_left(self, subscription: Subscription) -> None:
         """The reader is gone."""
+        if self.trace is not None:
+            self.trace.reader(joined=False, role=subscription.options.role.value)
         self._readers = _without(self._readers, subscription)
         if subscription.holds and self.waits_for_readers:
             self.log.places.remove(subscription)
@@ -248,13 +265,22 @@ def _without(items: tuple[Item, ...], gone: Item) -> tuple[Item, ...]:
     return () if len(items) == 1 and items[0] is gone else tuple(item for item in items if item is not gone)
 
 
-def start_details(run_id: str, *, on_disconnect: str, timeouts_s: Mapping[str, float | None], heartbeat_s: float) -> dict[str, Any]:
-    """Return what a start event says besides the run and its tool; `timeouts_s` by the name of its option, None for none."""
+def start_details(run_id: str, call: ToolCall, policy: RunPolicy, *, heartbeat_s: float) -> dict[str, Any]:
+    """Return what the start events of a run say besides the run and its tool."""
     uri = f"/v1/runs/{run_id}"
-    details: dict[str, Any] = {"on_disconnect": on_disconnect}
+    details: dict[str, Any] = {"on_disconnect": str(policy.on_disconnect)}
+    deadlines = policy.deadlines
+    timeouts_s = {
+        "timeout_ms": call.timeout_s,
+        "queue_timeout_ms": deadlines.queue_s,
+        "first_chunk_timeout_ms": deadlines.first_chunk_s,
+        "idle_timeout_ms": deadlines.idle_s,
+    }
     for name, seconds in timeouts_s.items():
         if seconds is not None:
             details[name] = int(seconds * 1000)
     details["heartbeat_ms"] = int(heartbeat_s * 1000)
     details["links"] = {"events": f"{uri}/events", "cancel": f"{uri}/cancel"}
+    if (trace_id := call.correlation.trace_id) is not None:
+        details["trace_id"] = trace_id
     return details

@@ -8,6 +8,7 @@ cancelled scope, and is all that a disconnect needs: the run's policy decides wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.events import Chunks, Ended, Event, Gap, Started, Status
@@ -167,3 +168,12 @@ class Subscription:
         if not self._closed:
             self._closed = True
             self._run.reader_left(self)
+
+
+@dataclass(slots=True, eq=False)
+class KeptPlace:
+    """The place of the last subscriber, kept while nobody reads and somebody may come back."""
+
+    cursor: int
+    taken_bytes: int
+    lag_bytes: int

@@ -34,6 +34,8 @@ CANCEL_CAUSES = (
     "deadline_first_chunk",
     "deadline_idle",
 )
+# Why a call that a tool has yet to stop for was ended; OTHER: it broke off, or nobody knows any more.
+STOP_CAUSES = (*CANCEL_CAUSES, OTHER)
 GAP_REASONS = ("evicted", "slow_consumer")
 # A run of ours has every outcome but `expired`, which is said of runs that nobody knows.
 RUN_OUTCOMES = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.EXPIRED)

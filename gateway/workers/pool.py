@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 
 from gateway.call import Affinity
 from gateway.errors import GatewayError
-from gateway.telemetry.tally import STOP_BOUNDS_S, Histogram
+from gateway.telemetry.tally import OTHER, STOP_BOUNDS_S, STOP_CAUSES, Histogram
 from gateway.workers.address import AddressSlot
 from gateway.workers.description import Tool, await_stop
 from gateway.workers.dispatch import Dispatcher, Scheduler, Ticket
@@ -46,8 +46,10 @@ class Pool:
         self._started = asyncio.Event()
         # Cancelled tools that did not stop in time, since the pool began.
         self._stuck = 0
-        # Seconds from the end of a call that was cancelled, or broke off, to the worker's word that its tool has stopped.
-        self.stops = Histogram(STOP_BOUNDS_S)
+        # Seconds from the end of a call that was cancelled, or broke off, to the worker's word that its tool has stopped; by why that was.
+        self.stops = {cause: Histogram(STOP_BOUNDS_S) for cause in STOP_CAUSES}
+        # Says why a run's call was ended, one of STOP_CAUSES; set by who knows runs.
+        self.cause_of: Callable[[str], str] = lambda run_id: OTHER
         self._open_channel = open_channel
         self._surge = asyncio.Lock()
         self._slots: list[LocalSlot | AddressSlot] = []
@@ -232,7 +234,7 @@ class Pool:
             while not await await_stop(worker.channel, run_id, timeout_s):
                 pass  # nobody here can end that process: the place stays taken
             worker.unmark_stuck()
-        self.stops.observe(loop.time() - began)
+        self.stops[self.cause_of(run_id)].observe(loop.time() - began)
         self._dispatcher.free(worker)
 
     def _shutting_down(self) -> GatewayError:

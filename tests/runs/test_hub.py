@@ -157,3 +157,10 @@ async def test_drain_ends_what_is_left_as_shutdown(hub: Hub, pool: FakePool) -> 
     assert (queued.state, running.state, hub.open_runs) == ("shutdown", "shutdown", 0)
     assert pool.tickets[0].cancelled.is_set()
     assert pool.calls[0].cancelled.is_set()
+
+
+async def test_a_run_is_remembered_with_why_it_was_ended(hub: Hub, pool: FakePool) -> None:
+    cancelled, failed = hub.open(call()), hub.open(call())
+    cancelled.cancel(Cause.CLIENT)
+    pool.calls[1].fail()
+    assert [hub.cause_of(run_id) for run_id in (cancelled.id, failed.id, "r_unknown")] == ["client", "other", "other"]
