@@ -1,6 +1,7 @@
 FROM python:3.11-slim AS build
 WORKDIR /src
 # mypyc makes C of the modules that pyproject.toml lists.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY gateway gateway

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 import shutil
 import socket
 import subprocess
@@ -116,9 +117,7 @@ def version(name: str) -> str:
     command = {"caddy": ["caddy", "version"], "nginx": ["nginx", "-v"], "envoy": [str(envoy_binary()), "--version"]}[name]
     said = subprocess.run(command, capture_output=True, text=True, check=True)
     text = (said.stdout + said.stderr).strip()
-    if name == "envoy":
-        return text.split("/")[1]
-    return text.rpartition("/")[2] if name == "nginx" else text.split()[0].lstrip("v")
+    return re.search(r"\d+\.\d+\.\d+", text.rpartition("version:")[2])[0]  # type: ignore[index]
 
 
 @contextlib.contextmanager

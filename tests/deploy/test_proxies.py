@@ -59,7 +59,7 @@ def signed(authority: Authority) -> Signed:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A gateway without a heartbeat for the time of a test, so that none pushes out what a proxy holds back, or shows it that a client is gone."""
+    """A gateway without a heartbeat: it could push out what a proxy holds back, or show it that a client is gone."""
     settings = SETTINGS.format(heartbeat_s=60, adapter=JOURNAL_ADAPTER)
     with served(tmp_path_factory.mktemp("gateway"), settings=settings) as gateway:
         yield gateway
