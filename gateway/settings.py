@@ -1,6 +1,6 @@
 """What an operator can set: command line > environment (`GATEWAY_…`, `__` between levels) > `.env` > TOML file > defaults.
 
-Read by app.py and cli.py only; every other module is handed the values it needs. A key that nobody knows is an
+Read by app.py and cli/serve.py only; every other module is handed the values it needs. A key that nobody knows is an
 error that names the nearest known one. Source: docs of the protocol, section 7.
 """
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "gateway"
 LEVELS = (
     {
         *("cli", "app", "drain", "pools", "reload", "serve", "sourcewatch", "server", "direct", "guard", "peers", "patience"),
-        *("certificates", "doctor", "liveruns", "settings", "remote", "__main__", "__init__"),
+        *("certificates", "doctor", "settings", "__main__", "__init__"),
     },
     {"endpoints", "bridge"},
     {"runs"},

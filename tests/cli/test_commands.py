@@ -16,11 +16,11 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from gateway import __version__, liveruns
-from gateway.cli import app
-from tests.conftest import FakeCall, Running, within
+from gateway import __version__
+from gateway.cli import app, liveruns
+from tests.conftest import FakeCall, Running, Serve, within
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 async def cli(*arguments: str) -> Result:
@@ -37,7 +37,7 @@ def count_to_three(call: FakeCall) -> None:
 async def test_stream_prints_a_json_value_a_line_and_exits_0(running: Running) -> None:
     running.pool.script = count_to_three
     result = await cli("stream", "count", "count=3", "--url", running.url, "--session", "s", "--timeout", "1.5")
-    assert (result.exit_code, result.stdout) == (0, '{"n": 1}\n"zwei"\nnull\n')
+    assert (result.exit_code, result.stdout) == (0, '{"n":1}\n"zwei"\nnull\n')
     assert "3 chunks" in result.stderr
     call = running.pool.calls[0].call
     assert (call.arguments, call.session_id, call.timeout_s) == ({"count": 3}, "s", 1.5)
@@ -57,17 +57,46 @@ async def test_stream_that_fails_after_chunks_prints_them_and_exits_1(running: R
     assert "boom" in result.stderr
 
 
-async def test_stream_that_is_cut_exits_1(running: Running) -> None:
-    def cut(call: FakeCall) -> None:
-        call.send(1)
-        asyncio.get_running_loop().call_later(
-            0.1, lambda: [protocol.transport.abort() for protocol in running.http.server_state.connections]
-        )
+async def test_stream_that_is_cut_goes_on(serve: Serve) -> None:
+    async with serve(retry_ms=10) as running:
 
-    running.pool.script = cut
+        def cut(call: FakeCall) -> None:
+            call.send(1)
+            asyncio.get_running_loop().call_later(0.1, cut_and_go_on, call)
+
+        def cut_and_go_on(call: FakeCall) -> None:
+            for protocol in list(running.http.server_state.connections):
+                protocol.transport.abort()
+            call.send(2)
+            call.end()
+
+        running.pool.script = cut
+        result = await cli("stream", "count", "--url", running.url)
+    assert (result.exit_code, result.stdout) == (0, "1\n2\n")
+
+
+async def test_raw_is_text_as_it_is(running: Running) -> None:
+    running.pool.script = lambda call: (call.send("a b", "\nc", {"$bytes": "AP8="}, 5), call.end())  # type: ignore[assignment, func-returns-value]
+    result = await cli("stream", "count", "--raw", "--url", running.url)
+    assert result.stdout_bytes == b"a b\nc\x00\xff5\n"
+
+
+async def test_digits_are_as_the_gateway_sent_them(running: Running) -> None:
+    running.pool.script = lambda call: (call.send_raw(b"1.0", b"123456789012345678901234567890", b"[1,\n2]"), call.end())  # type: ignore[assignment, func-returns-value]
     result = await cli("stream", "count", "--url", running.url)
-    assert (result.exit_code, result.stdout) == (1, "1\n")
-    assert "cut" in result.stderr
+    assert result.stdout == "1.0\n123456789012345678901234567890\n[1, 2]\n"
+    as_json = await cli("stream", "count", "--json", "--url", running.url)
+    assert '{"seq":2,"data":123456789012345678901234567890}\n' in as_json.stdout
+
+
+async def test_attach_reads_a_run_from_any_place(running: Running) -> None:
+    running.pool.script = count_to_three
+    run = (await running.client.post("/v1/tools/count/runs")).json()["run"]
+    whole = await cli("attach", run, "--url", running.url)
+    assert (whole.exit_code, whole.stdout) == (0, '{"n":1}\n"zwei"\nnull\n')
+    rest = await cli("attach", f"{run}.2", "--url", running.url, "--observe")
+    by_number = await cli("attach", run, "--from", "2", "--url", running.url)
+    assert rest.stdout == by_number.stdout == "null\n"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +108,11 @@ async def test_stream_that_is_cut_exits_1(running: Running) -> None:
         (["stream", "count", "count"], 2, "key=value"),
         (["stream", "count", "=5"], 2, "key=value"),
         (["stream"], 2, "Missing argument"),
+        (["stream", "count", "--json", "--raw"], 2, "one of --json, --raw and --lines"),
+        (["stream", "count", "--overflow", "drop"], 2, "latest"),
+        (["stream", "count", "--on-disconnect", "never"], 1, "allowed: cancel, continue"),
+        (["attach", "r_01K3ZQ4M5N6P7Q8R9S0T1V2W3X"], 1, "404"),
+        (["attach", "r_1", "--from", "yesterday"], 2, "--from is 'yesterday'; allowed: start, live"),
         (["call", "count"], 1, "501"),
         (["cancel", "r_01K3ZQ4M5N6P7Q8R9S0T1V2W3X"], 1, "404"),
         (["runs", "--state", "asleep"], 1, "allowed: queued, running, ok"),
@@ -92,7 +126,7 @@ async def test_exit_code_says_what_went_wrong(running: Running, arguments: list[
     assert (result.exit_code, said in result.stderr) == (exit_code, True), result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["tools"], ["runs"], ["stream", "count"], ["call", "add"], ["cancel", "r_x"]])
+@pytest.mark.parametrize("arguments", [["tools"], ["runs"], ["stream", "count"], ["call", "add"], ["cancel", "r_x"], ["attach", "r_x"]])
 async def test_nobody_there_exits_3(arguments: list[str]) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -200,10 +234,10 @@ async def test_live_runs_are_a_table_with_their_readers(running: Running) -> Non
     assert "0 open" in none.stdout
 
 
-async def test_live_runs_follow_on_a_terminal_until_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_runs_follow_on_a_terminal_until_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
 
-    async def ask() -> dict[str, object]:
+    def ask() -> dict[str, object]:
         nonlocal looks
         looks += 1
         if looks == 3:
@@ -230,7 +264,7 @@ async def test_live_runs_follow_on_a_terminal_until_interrupted(monkeypatch: pyt
     console = Console(file=screen, force_terminal=True, width=200)
     monkeypatch.setattr(liveruns, "INTERVAL_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        await liveruns.show(ask, console, as_json=False)
+        liveruns.show(ask, console, as_json=False)
     said = screen.getvalue()
     for word in ("r_1", "r_2", "9 open, the newest 1", "queued 2/5", "alice", "default", "1.5 s", "sse (observes), 2 more", "7"):
         assert word in said, word

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -14,9 +14,9 @@ from rich.table import Table
 INTERVAL_S = 1.0
 
 
-async def show(ask: Callable[[], Awaitable[Any]], console: Console, *, as_json: bool) -> None:
+def show(ask: Callable[[], Any], console: Console, *, as_json: bool) -> None:
     """Print what `ask` returns, again and again on a terminal; on any other output once."""
-    document = await ask()
+    document = ask()
     if as_json:
         for run in document["runs"]:
             console.out(json.dumps(run, ensure_ascii=False), highlight=False)
@@ -26,8 +26,8 @@ async def show(ask: Callable[[], Awaitable[Any]], console: Console, *, as_json: 
         return
     with Live(table(document), console=console, auto_refresh=False) as screen:
         while True:
-            await asyncio.sleep(INTERVAL_S)
-            screen.update(table(await ask()), refresh=True)
+            time.sleep(INTERVAL_S)
+            screen.update(table(ask()), refresh=True)
 
 
 def table(document: Any) -> Table:
