@@ -20,6 +20,8 @@ import structlog
 from fastapi import APIRouter, FastAPI
 
 from gateway import __version__
+from gateway.access import Access
+from gateway.bridge.authentication import CallerInterceptor
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.certificates import Certificates, CertificatesNotUsable
@@ -38,7 +40,9 @@ from gateway.endpoints import (
     problem,
     runs,
     sessions,
+    signin,
     stream,
+    tickets,
     tools,
     websocket,
 )
@@ -129,6 +133,8 @@ class Gateway:
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
+        # None: there is no authentication, everybody is ANONYMOUS.
+        self.access = Access(settings.auth, server.allowed_origins) if settings.auth.is_on else None
         self._drain = Drain(self)
         # What takes a changed setting over at once, by the name of the setting or of its section; must not raise. The drain reads
         # its times when it begins.
@@ -139,6 +145,8 @@ class Gateway:
             "server.drain_delay_s": _nothing,
             "server.drain_timeout_s": _nothing,
         }
+        if self.access is not None:
+            self.reloads |= {"auth.keys": _nothing, "auth.keys_file": _nothing}
         # What else runs in the root group, for as long as the gateway serves.
         self.attendants: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.certificates, self.grpc_certificates = _certificates(server)
@@ -168,11 +176,14 @@ class Gateway:
             if self.shared is not None:
                 keepers.append(tasks.create_task(self.shared.run(), name="shared runs"))
                 await self.shared.greet()
+            if self.access is not None:
+                keepers.append(tasks.create_task(self.access.run(), name="access"))
             try:
                 if server.grpc_address:
                     service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
                     credentials = None if self.grpc_certificates is None else self.grpc_certificates.grpc_credentials()
-                    self.bridge = BridgeServer(service, server.grpc_address, credentials)
+                    interceptors = [] if self.access is None else [CallerInterceptor(self.access.authenticator)]
+                    self.bridge = BridgeServer(service, server.grpc_address, credentials, interceptors=interceptors)
                     await self._listen(self.bridge)
                 yield
                 await self._drain.runs()
@@ -304,8 +315,11 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     )
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
     app.express = {"stream": stream_tool, "call": call_tool}
-    app.exposure = exposure = _exposure(server)
+    app.exposure = _exposure(server)
     app.on_error = partial(problem.respond, debug=server.debug)
+    app.on_socket_refused = websocket.refuse
+    access = gateway.access
+    check = None if access is None else access.authenticator.check
     routers: tuple[APIRouter, ...] = (
         stream.router(stream_tool),
         call.router(call_tool),
@@ -316,20 +330,25 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         admin.router(gateway.hub),
         health.router(gateway.hub),
         docs.router(),
-        itemschemas.router(lambda: app.openapi()),
+        itemschemas.router(gateway.catalog.list, partial(openapi.build if access is None else openapi.build_secured, app)),
         asyncapi.router(gateway.catalog.list),
-        websocket.router(reader, socket_settings, exposure, gateway.sockets),
+        websocket.router(reader, socket_settings, gateway.sockets, check),
     )
     if server.probes:
         routers += (probe.router(body_limit_bytes=server.body_limit_bytes, heartbeat_s=server.heartbeat_s),)
     if gateway.settings.log.access:
         app.access = AccessLog()
+    if access is not None:
+        app.admission = access.admission(gateway.hub)
+        sign_in = signin.router(access.authenticator.check, access.sessions, access.cookie, ttl_s=gateway.settings.auth.cookie_ttl_s)
+        routers += (sign_in, tickets.router(access.tickets))
     if gateway.tally is not None:
         app.responses = ResponseTally()
         routers += (metrics.router(_metrics(gateway, gateway.tally, app.responses)),)
     for router in routers:
         app.include_router(router)
-    openapi.install(app, gateway.catalog.list)
+    describe = openapi.install if access is None else openapi.install_secured
+    describe(app, gateway.catalog.list)
     return app
 
 

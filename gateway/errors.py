@@ -119,6 +119,13 @@ PROBLEMS: Mapping[str, Problem] = {
     "run-not-found": Problem(Code.NOT_FOUND, "Run not found"),
     "run-expired": Problem(Code.NOT_FOUND, "The run is over and forgotten", 410),
     "pool-not-found": Problem(Code.NOT_FOUND, "Pool not found"),
+    # who asks
+    "unauthenticated": Problem(Code.UNAUTHENTICATED, "Authentication is needed"),
+    "invalid-credential": Problem(Code.UNAUTHENTICATED, "The credential is not valid"),
+    "credential-conflict": Problem(Code.INVALID_ARGUMENT, "The request has more than one credential"),
+    "auth-expired": Problem(Code.UNAUTHENTICATED, "The credential has expired"),
+    "scope-missing": Problem(Code.PERMISSION_DENIED, "The credential does not reach so far"),
+    "auth-unavailable": Problem(Code.UNAVAILABLE, "The credential can't be checked now"),
     # capacity
     "too-many-streams": Problem(Code.RESOURCE_EXHAUSTED, "Too many open streams"),
     "quota-exceeded": Problem(Code.RESOURCE_EXHAUSTED, "A limit of the caller's is reached"),

@@ -59,6 +59,7 @@ class Reload:
             return
         changed = differences(gateway.settings, settings)
         try:
+            take_keys = None if gateway.access is None else gateway.access.prepare(settings.auth)
             gateway.reload_certificates()
             # A coroutine: it begins below, once everything was found to be usable.
             change_of_pools = gateway.change_pools(settings)
@@ -66,6 +67,9 @@ class Reload:
             _log.error("not reloaded: the settings can't be used, nothing was changed", reason=str(exc))
             return
         gateway.settings = settings
+        if take_keys is not None:
+            # Whatever the settings say: their file may be another.
+            take_keys()
         for name, apply in gateway.reloads.items():
             if any(is_part(setting, name) for setting in changed):
                 apply(settings)

@@ -17,7 +17,7 @@ from gateway.app import Gateway, create_app
 from gateway.endpoints import asyncapi, itemschemas, openapi
 from gateway.reload import Reload
 from gateway.runtime import compat, loading
-from gateway.settings import Settings, SettingsError, is_public
+from gateway.settings import Settings, SettingsError, check_exposure, is_public
 from gateway.telemetry import logs
 from gateway.workers.description import Tool
 
@@ -31,6 +31,11 @@ def run_server(settings: Settings, load: Callable[[], Settings], *, watch: bool 
     128 and the signal's number where a second signal has cut the drain short.
     """
     logs.configure(settings.log.level, settings.log.format)
+    try:
+        check_exposure(settings)
+    except SettingsError as exc:
+        _log.error("not started: it would be open to everybody", reason=str(exc))
+        return 2
     try:
         sock = server.bind(settings.server.host, settings.server.port)
     except OSError as exc:
@@ -50,8 +55,8 @@ def run_server(settings: Settings, load: Callable[[], Settings], *, watch: bool 
         gateway.attendants.append(SourceWatch(gateway).run)
     app = create_app(gateway=gateway)
     host, port = sock.getsockname()[:2]
-    if is_public(host):
-        _log.warning("listening on a public address without authentication", host=host)
+    if is_public(host) and gateway.access is None:
+        _log.warning("listening on a public address without authentication, as --insecure wants it", host=host)
     tls = None if gateway.certificates is None else gateway.certificates.context
     http = server.build(app, drain=gateway.drain_runs, limits=gateway.connection_limits, tls=tls, reload=reload.ask)
     gateway.hub.memory.sources["connections"] = http.held_bytes

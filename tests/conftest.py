@@ -20,7 +20,7 @@ from gateway.app import Gateway, create_app
 from gateway.call import ToolCall
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import ChunkAttributes
-from gateway.settings import LimitSettings, LogSettings, PoolSettings, RunLogSettings, ServerSettings, Settings
+from gateway.settings import AuthSettings, LimitSettings, LogSettings, PoolSettings, RunLogSettings, ServerSettings, Settings
 from gateway.telemetry.tally import STOP_BOUNDS_S, STOP_CAUSES, Histogram
 from gateway.workers.description import Tool
 from gateway.workers.dispatch import Ticket
@@ -308,6 +308,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         runlog: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
         log: Mapping[str, Any] | None = None,
+        auth: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AsyncIterator[Running]:
         fakes = dict(pools or {"default": FakePool()})
@@ -316,7 +317,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         values = {"grpc_address": "", "drain_timeout_s": 0.0, "allowed_hosts": ("test",), **options}
         configured = tuple(PoolSettings(name=name, addresses=("unix:/nowhere",)) for name in fakes)
         kept, limited, logged = RunLogSettings(**(runlog or {})), LimitSettings(**(limits or {})), LogSettings(**(log or {}))
-        gateway = Gateway(Settings(server=ServerSettings(**values), runlog=kept, limits=limited, log=logged, pools=configured))
+        known = AuthSettings(**(auth or {}))
+        settings = Settings(server=ServerSettings(**values), auth=known, runlog=kept, limits=limited, log=logged, pools=configured)
+        gateway = Gateway(settings)
         app = create_app(gateway=gateway)
         tls = None if gateway.certificates is None else gateway.certificates.context
         http = server.build(app, drain=gateway.drain_runs, limits=gateway.connection_limits, tls=tls)

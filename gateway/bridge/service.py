@@ -14,6 +14,7 @@ import math
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any as JsonValue
 from typing import NoReturn
 from urllib.parse import unquote
@@ -24,6 +25,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.bridge import registration
+from gateway.bridge.authentication import current_caller
 from gateway.bridge.reader import ChunkReader
 from gateway.call import ToolCall
 from gateway.caller import ANONYMOUS, Caller
@@ -36,7 +38,7 @@ from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from gateway.runs.hub import Hub, check_kind, not_streaming
 from gateway.runs.policy import RunPolicy
 from gateway.runs.source import RunSource
-from gateway.sessions import Session, Sessions
+from gateway.sessions import Session, Sessions, session_key
 
 _log = structlog.get_logger("gateway.bridge")
 
@@ -59,22 +61,23 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
     async def InitializeSession(self, request: pb.InitializeSessionRequest, context: Context) -> pb.InitializeSessionResponse:
         """Begin a session, or go on with it; idempotent."""
         try:
-            session = self._sessions.use(request.session_id, dict(request.metadata))
+            session = self._sessions.use(request.session_id, current_caller(), dict(request.metadata))
         except GatewayError:
             await context.abort(grpc.StatusCode.INTERNAL, "invalid_id")
         if (others := self._hub.others) is not None:
             try:
-                await others.touch_session(session.id, session.metadata)
+                await others.touch_session(session.key, session.metadata)
             except GatewayError as error:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, error.detail)
         return pb.InitializeSessionResponse(success=True)
 
     async def CleanupSession(self, request: pb.CleanupSessionRequest, context: Context) -> pb.CleanupSessionResponse:
         """End a session; always a success."""
-        self._sessions.end(request.session_id)
+        caller = current_caller()
+        self._sessions.end(request.session_id, caller)
         if (others := self._hub.others) is not None:
             with contextlib.suppress(GatewayError):  # it expires there, too
-                await others.end_session(request.session_id)
+                await others.end_session(session_key(request.session_id, caller.id))
         return pb.CleanupSessionResponse(success=True, resources_cleaned=1)
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
@@ -112,7 +115,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             if await self._known(request.session_id, touch=True) is None:
                 raise GatewayError("session-not-found", "not_found")
             call = self._call(request, context, streaming=False)
-            end, chunks = await self._collect(await self._hub.start(call, RunPolicy()))
+            end, chunks = await self._collect(await self._hub.start(call, RunPolicy()), call.caller)
             if end.error is not None:
                 raise end.error
         except GatewayError as error:
@@ -136,7 +139,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             run = await self._hub.start(call, RunPolicy())
         except GatewayError as error:
             await self._abort(error, request, context)
-        reader = ChunkReader(run)
+        reader = ChunkReader(run, call.caller)
         try:
             while (batch := await reader.read()) is not None:
                 for chunk in batch:
@@ -164,11 +167,12 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
 
     async def _known(self, session_id: str, *, touch: bool = False) -> Session | None:
         """Return a session that was begun here, or on another gateway of the same log; its registered tools are this gateway's alone."""
-        session = self._sessions.get(session_id, touch=touch)
+        caller = current_caller()
+        session = self._sessions.get(session_id, caller, touch=touch)
         if session is None and (others := self._hub.others) is not None:
             with contextlib.suppress(GatewayError):
-                found = await others.find_session(session_id)
-                session = None if found is None else self._sessions.use(session_id, found[1])
+                found = await others.find_session(session_key(session_id, caller.id))
+                session = None if found is None else self._sessions.use(session_id, caller, found[1])
         return session
 
     def _check_streams(self, session: Session, tool: str) -> None:
@@ -195,6 +199,9 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         arguments = self._parameters(request.parameters)
         # A packed BytesValue is raw bytes, for which JSON has no word.
         raw = {name: value for name, value in arguments.items() if isinstance(value, bytes)}
+        caller = current_caller()
+        if caller is ANONYMOUS:
+            caller = replace(caller, address=_address(context.peer()))
         remaining_s = context.time_remaining()
         if remaining_s is not None:
             timeout_s = min(timeout_s, max(remaining_s, 0.001))
@@ -203,11 +210,11 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             arguments={name: value for name, value in arguments.items() if name not in raw},
             timeout_s=min(timeout_s, self._timeout_limit_s),
             streaming=streaming,
-            session_id=request.session_id,
+            session_id=session_key(request.session_id, caller.id),
             metadata=metadata,
             correlation=from_metadata(context.invocation_metadata() or (), request.metadata),
             binary={**raw, **request.binary_parameters},
-            caller=Caller(ANONYMOUS.id, _address(context.peer())),
+            caller=caller,
         )
 
     @staticmethod
@@ -223,10 +230,10 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         return decoded
 
     @staticmethod
-    async def _collect(run: RunSource) -> tuple[Ended, list[bytes]]:
+    async def _collect(run: RunSource, caller: Caller) -> tuple[Ended, list[bytes]]:
         """Return a run's end and all its payloads; a cancelled task leaves the run."""
         signal = asyncio.Event()
-        reader = run.subscribe(signal.set)
+        reader = run.subscribe(signal.set, caller)
         reader.format = "grpc"
         payloads: list[bytes] = []
         try:

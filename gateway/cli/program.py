@@ -7,7 +7,7 @@ import sys
 import typer
 
 from gateway import __version__
-from gateway.cli import catalogue, doctor, runs, scaffold, serve, streams
+from gateway.cli import catalogue, doctor, keys, runs, scaffold, serve, streams
 
 HELP = "Snakepit Gateway: `gateway serve` runs the server, the other commands are its clients."
 
@@ -25,6 +25,7 @@ for command in (
     serve.openapi,
 ):
     app.command()(command)
+app.add_typer(keys.keys, name="keys")
 
 
 @app.command()

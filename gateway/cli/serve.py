@@ -27,9 +27,10 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     debug: Annotated[bool | None, typer.Option("--debug/--no-debug", help="Tracebacks of tools in problem documents.")] = None,
     reload: Annotated[bool, typer.Option("--reload", help="For developers: take over an adapter's code when it changes.")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Serve on a public address without authentication.")] = False,
 ) -> None:
     """Serve tools over HTTP and gRPC; without an adapter, the demo tools."""
-    read = partial(_read, config, adapters or [], host, port, grpc_address, pool_size, concurrency, log_level, debug)
+    read = partial(_read, config, adapters or [], host, port, grpc_address, pool_size, concurrency, log_level, debug, insecure)
     loaded = _or_exit(read)
     # Workers are started by exec, which needs none of the C core's fork handlers, nor its line about skipping them.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -69,13 +70,14 @@ def _read(
     concurrency: int | None = None,
     log_level: str | None = None,
     debug: bool | None = None,
+    insecure: bool = False,
 ) -> settings.Settings:
     """Return the settings, with what the command line says above all others.
 
     Raises:
         SettingsError: they can't be used.
     """
-    given = {"host": host, "port": port, "grpc_address": grpc_address, "debug": debug}
+    given = {"host": host, "port": port, "grpc_address": grpc_address, "debug": debug, "insecure": insecure or None}
     overrides: dict[str, Any] = {}
     server = {name: value for name, value in given.items() if value is not None}
     if server:

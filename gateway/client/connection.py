@@ -51,7 +51,7 @@ def address(url: str | None, key: str | None, verify: ssl.SSLContext | bool, pro
     """Return the address of a gateway; what is None comes from GATEWAY_URL and GATEWAY_KEY.
 
     Raises:
-        ValueError: the URL is none of a gateway.
+        ValueError: the URL is none of a gateway, or the key none of anybody's.
     """
     text = url or os.environ.get("GATEWAY_URL") or DEFAULT_URL
     key = key if key is not None else os.environ.get("GATEWAY_KEY")
@@ -64,6 +64,9 @@ def address(url: str | None, key: str | None, verify: ssl.SSLContext | bool, pro
     # A compressed stream would be held back by whoever compresses it.
     headers = {"Accept-Encoding": "identity"}
     if key:
+        if not (key.isascii() and key.isprintable()):
+            # Not shown: it is a secret all the same.
+            raise ValueError("the key has characters that no key has")
         headers["Authorization"] = f"Bearer {key}"
     return Address(base, headers, verify, proxy)
 

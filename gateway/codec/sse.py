@@ -53,7 +53,9 @@ class SseEncoder:
         if isinstance(event, Gap):
             return _event(b"gap", documents.dump(documents.gap(event)))
         retry = self._jittered_retry() if event.outcome is Outcome.SHUTDOWN else b""
-        return retry + self._prefix + b"end\n" + _event(b"end", documents.dump(documents.ended(event, self._instance, debug=self._debug)))
+        # Who comes back with a credential that is good goes on where it was: with the end's id it would be told 204.
+        place = b"" if event.outcome is Outcome.AUTH_EXPIRED else self._prefix + b"end\n"
+        return retry + place + _event(b"end", documents.dump(documents.ended(event, self._instance, debug=self._debug)))
 
     def farewell(self) -> bytes:
         """Return what a reader is told whose stream is cut without an end."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic.json_schema import models_json_schema
 from starlette.responses import JSONResponse, Response
 
 from gateway import __version__
+from gateway.caller import caller_of
 from gateway.codec.websocket import CREDIT_LIMIT, ID_LIMIT, SUBPROTOCOL
 from gateway.endpoints import schemas
 from gateway.endpoints.attachment import MEMBERS as ATTACH_MEMBERS
@@ -74,11 +75,12 @@ def build(tools: Sequence[Tool]) -> dict[str, Any]:
 
 
 def router(tools: Callable[[], Sequence[Tool]]) -> APIRouter:
-    """Return the route of this module. `tools` returns those of the moment."""
+    """Return the route of this module. `tools` returns those of the moment; a caller is shown what it may run."""
     routes = APIRouter(include_in_schema=False)
 
-    async def served() -> Response:
-        return JSONResponse(build(tools()))
+    async def served(request: Request) -> Response:
+        grants = caller_of(request.scope).grants
+        return JSONResponse(build([tool for tool in tools() if grants.may_run(tool.name, tool.pool)]))
 
     routes.add_api_route(PATH, served, methods=["GET", "HEAD"])
     return routes

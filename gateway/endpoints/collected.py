@@ -13,6 +13,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.caller import Caller
 from gateway.codec import documents, ratelimit
 from gateway.endpoints.connection import Connection
 from gateway.endpoints.problem import ProblemResponse, problem_response
@@ -36,6 +37,7 @@ class CollectedRun(Response):
     def __init__(
         self,
         run: RunSource,
+        caller: Caller,
         timing: StreamTiming,
         *,
         limit_bytes: int,
@@ -50,7 +52,7 @@ class CollectedRun(Response):
         self._more_headers = dict(headers or {})
         self._debug = debug
         self._connection: Connection | None = None
-        self._reader = run.subscribe(self._wake, options)
+        self._reader = run.subscribe(self._wake, caller, options)
         self._reader.format = "json"
         self._payloads: list[bytes] = []
         self._gaps: list[Gap] = []

@@ -85,6 +85,8 @@ def problems(*statuses: int) -> dict[str, Any]:
     problem = {"content": {PROBLEM_TYPE: {"schema": reference("Problem")}}}
     texts = {
         400: "A wrong option or body",
+        401: "No credential, or none that is good",
+        403: "The credential does not reach so far",
         404: "Not found",
         406: "No acceptable media type",
         410: "Over and forgotten",
@@ -207,6 +209,17 @@ SESSION_CREATE = _route(
 )
 SESSION = _route("Look at a session", {"200": answer("The session", "SessionDescription"), **problems(404)})
 SESSION_END = _route("End a session", {"204": {"description": "Ended"}, **problems(404)})
+SIGN_IN = _route(
+    "Trade a key or a token for a session cookie",
+    {"200": answer("Signed in; Set-Cookie has the session", "SignedIn"), **problems(400, 401, 403, 413, 415)},
+    requestBody={"required": False, "content": {JSON_TYPE: {"schema": reference("NewSignIn")}}},
+)
+SIGN_OUT = _route("Give the session cookie back", {"204": {"description": "Signed out"}, **problems(403)})
+TICKETS = _route(
+    "Get a one-time ticket for the URL of an EventSource or a WebSocket",
+    {"201": answer("The ticket", "Ticket"), **problems(400, 401, 413, 415)},
+    requestBody={"required": True, "content": {JSON_TYPE: {"schema": reference("NewTicket")}}},
+)
 POOLS = _route("Look at the pools", {"200": answer("The pools", "PoolList"), **problems()})
 LIVEZ = _route("Is the process alive?", {"200": answer("Yes", "Status"), **problems()})
 READYZ = _route("Can it serve?", {"200": answer("Yes", "Status"), "503": answer("No, and why", "Status"), **problems()})

@@ -9,12 +9,12 @@ the server shows to whom (exposure.py) comes first, then who the caller is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -49,7 +49,11 @@ class Endpoint:
 
 
 class Admission(Protocol):
-    """Who says whether a request may come in at all, and who its caller is; asked when its headers are there."""
+    """Who says whether a request may come in at all, and who its caller is; asked when its headers are there.
+
+    It is asked about sockets as well, and may change the scope of what it admits: a credential in it is of no use any more.
+    `admit_now` may be asked twice about one request, so it uses nothing up.
+    """
 
     def admit_now(self, connection: HTTPConnection) -> Caller | None:
         """Return the caller; None where that can't be said without a wait: ask `admit` then.
@@ -80,6 +84,8 @@ class ExpressApp(FastAPI):
     access: AccessLog | None = None
     # What an endpoint's exception becomes; the same as for all other routes.
     on_error: Callable[[Request, Exception], Response] = staticmethod(respond)
+    # What becomes of a socket that may not come in.
+    on_socket_refused: Callable[[WebSocket, GatewayError], Awaitable[None]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -97,7 +103,10 @@ class ExpressApp(FastAPI):
 
     async def _answer(self, scope: Scope, receive: Receive, visit: Visit) -> None:
         if scope["type"] == "websocket":
-            await super().__call__(scope, receive, visit)
+            if (error := await self._socket_refusal(scope)) is not None:
+                await self.on_socket_refused(WebSocket(scope, receive, visit), error)
+            else:
+                await super().__call__(scope, receive, visit)
         elif (refusal := await self._refusal(scope)) is not None:
             visit.route = OTHER
             await refusal(scope, receive, visit)
@@ -112,6 +121,19 @@ class ExpressApp(FastAPI):
             await response(scope, receive, visit)
         else:
             await super().__call__(scope, receive, visit)
+
+    async def _socket_refusal(self, scope: Scope) -> GatewayError | None:
+        """Return why a socket may not come in; None for one that may, whose caller is in its scope then."""
+        connection = HTTPConnection(scope)
+        try:
+            if self.exposure is not None:
+                self.exposure.check(scope)
+            if self.admission is None:
+                return None
+            scope[SCOPE_KEY] = self.admission.admit_now(connection) or await self.admission.admit(connection)
+        except GatewayError as error:
+            return error
+        return None
 
     async def _refusal(self, scope: Scope) -> Response | None:
         """Return the answer to a request that comes no further; None to one that does, whose caller is in its scope then."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.caller import caller_of
 from gateway.endpoints.contract import LIVEZ, POOLS, PROBLEM, READYZ
 from gateway.errors import CODES, PROBLEMS, GatewayError
 from gateway.runs.hub import Hub
@@ -40,8 +41,9 @@ def router(hub: Hub) -> APIRouter:
                 document["status"] = "degraded"
         return JSONResponse(document, 503 if status == "not ready" else 200)
 
-    async def pools() -> Response:
-        return JSONResponse({"pools": [pool.snapshot() for pool in hub.pools.values()]})
+    async def pools(request: Request) -> Response:
+        grants = caller_of(request.scope).grants
+        return JSONResponse({"pools": [pool.snapshot() for pool in hub.pools.values() if grants.may_use(pool.name)]})
 
     async def problem(slug: str) -> Response:
         row = PROBLEMS.get(slug)

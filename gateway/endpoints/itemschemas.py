@@ -1,20 +1,23 @@
 """The OpenAPI 3.2 document: the 3.1 one, in which a stream's answers say what each event and each line is.
 
 3.1 knows no streams: there an answer is one value. 3.2 has `itemSchema` for media types that are sequences, and FastAPI would
-write it into a 3.1 document, which validators refuse; hence two documents. Served beside /openapi.json, for the tools of the moment.
+write it into a 3.1 document, which validators refuse; hence two documents. Served beside /openapi.json,
+for the tools of the moment that its caller may run.
 Source: OpenAPI 3.2 §4.14.3 (Sequential Media Types), §4.14.4 (Server-Sent Events: an event is an object of its fields).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.caller import caller_of
 from gateway.codec import ndjson, sse
 from gateway.endpoints.contract import reference
+from gateway.workers.description import Tool
 
 PATH = "/openapi-3.2.json"
 _EVENT_ID = {"type": "string", "description": "`<run>.<number>`: what a reconnect sends as Last-Event-ID."}
@@ -30,12 +33,13 @@ def upgraded(document: dict[str, Any]) -> dict[str, Any]:
     return document | {"openapi": "3.2.0", "paths": paths, "components": components | {"schemas": schemas}}
 
 
-def router(document: Callable[[], dict[str, Any]]) -> APIRouter:
-    """Return the route of this module. `document` returns the 3.1 document for the tools of the moment."""
+def router(tools: Callable[[], Sequence[Tool]], build: Callable[[Sequence[Tool]], dict[str, Any]]) -> APIRouter:
+    """Return the route of this module. `tools` returns those of the moment; `build` makes the 3.1 document for some of them."""
     routes = APIRouter(include_in_schema=False)
 
-    async def served() -> Response:
-        return JSONResponse(upgraded(document()))
+    async def served(request: Request) -> Response:
+        grants = caller_of(request.scope).grants
+        return JSONResponse(upgraded(build([tool for tool in tools() if grants.may_run(tool.name, tool.pool)])))
 
     routes.add_api_route(PATH, served, methods=["GET", "HEAD"])
     return routes

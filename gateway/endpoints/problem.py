@@ -49,7 +49,25 @@ def problem_response(
     headers = {"Cache-Control": "no-store", "Vary": "Accept", **ratelimit.fields(error.quotas)}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.problem in _CHALLENGES:
+        headers["WWW-Authenticate"] = _challenge(error)
     return ProblemResponse(orjson.dumps(document), error.http_status, headers)
+
+
+# RFC 6750 §3.1: what a Bearer challenge says of each; nothing where there was no credential.
+_CHALLENGES = {
+    "unauthenticated": "",
+    "invalid-credential": "invalid_token",
+    "auth-expired": "invalid_token",
+    "credential-conflict": "invalid_request",
+    "scope-missing": "insufficient_scope",
+}
+
+
+def _challenge(error: GatewayError) -> str:
+    code, scope = _CHALLENGES[error.problem], error.extra.get("scope")
+    parts = [f'error="{code}"'] * bool(code) + [f'scope="{scope}"'] * bool(scope)
+    return ", ".join(['Bearer realm="snakepit-gateway"', *parts])
 
 
 def respond(request: Request, error: Exception, *, debug: bool = False) -> Response:

@@ -32,6 +32,7 @@ from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 
 from gateway import timers
+from gateway.caller import Caller
 from gateway.codec import ratelimit
 from gateway.endpoints.exchange import AsgiExchange, Exchange
 from gateway.endpoints.problem import problem_response
@@ -79,7 +80,14 @@ class RunStream(EventSourceResponse):
     """
 
     def __init__(
-        self, run: RunSource, encoder: Encoder, timing: StreamTiming, *, options: ReaderOptions = READ_ALL, debug: bool = False
+        self,
+        run: RunSource,
+        caller: Caller,
+        encoder: Encoder,
+        timing: StreamTiming,
+        *,
+        options: ReaderOptions = READ_ALL,
+        debug: bool = False,
     ) -> None:
         # Not the base's __init__: it wraps an iterator, makes a lock and headers that are of no use here, 40 µs in all.
         # What Starlette and FastAPI look at is here.
@@ -97,7 +105,7 @@ class RunStream(EventSourceResponse):
         # When the last write was made, and since when the client has been asked to take more; in the loop's time.
         self._written_at = 0.0
         self._blocked_since: float | None = None
-        self._reader = run.subscribe(self._wake, options)
+        self._reader = run.subscribe(self._wake, caller, options)
         self._reader.format = encoder.name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -92,7 +92,7 @@ class Timing(BaseModel):
 class EndEvent(BaseModel):
     """`end`: the last event, exactly once. A stream without it was cut."""
 
-    status: Annotated[str, Field(examples=["ok", "error", "cancelled", "deadline", "expired", "shutdown"])]
+    status: Annotated[str, Field(examples=["ok", "error", "cancelled", "deadline", "expired", "shutdown", "auth_expired"])]
     error: Problem | None = None
     chunks: int
     metadata: Annotated[dict[str, str] | None, Field(description="The final chunk's metadata, with execution_time_ms and others.")] = None
@@ -276,6 +276,34 @@ class ProbeBody(BaseModel):
     bytes: int
 
 
+class NewSignIn(BaseModel):
+    """Who signs in; not needed with an Authorization header."""
+
+    token: Annotated[str, Field(description="An API key or a JWT.")]
+
+
+class SignedIn(BaseModel):
+    """Who is signed in, what it may do, and until when."""
+
+    caller: str
+    scopes: list[str]
+    expires_at: str
+
+
+class NewTicket(BaseModel):
+    """What a ticket is wanted for."""
+
+    path: Annotated[str, Field(examples=["/v1/tools/train/stream?epochs=5"])]
+
+
+class Ticket(BaseModel):
+    """A one-time ticket, and the URL with it."""
+
+    ticket: str
+    expires_in_s: int
+    url: str
+
+
 class ProblemType(BaseModel):
     """What a problem type means."""
 
@@ -302,6 +330,10 @@ MODELS: tuple[type[BaseModel], ...] = (
     NewSession,
     SessionDescription,
     PoolList,
+    NewSignIn,
+    SignedIn,
+    NewTicket,
+    Ticket,
     Status,
     ProbeState,
     ProbeBody,

@@ -1,8 +1,10 @@
 """Where runs are opened, found and counted. The front doors' only way in.
 
 Owns every run that is open, and for a while those that have ended. Opening checks, in this order: the idempotency key,
-draining, memory, the tool and its kind, the arguments, the number of open runs, the caller's limits, then asks the tool's pool
-for a worker.
+draining, memory, the tool, whether its caller may run it, its kind, the arguments, the number of open runs, the caller's limits,
+then asks the tool's pool for a worker.
+
+A run is its caller's: who asks for one has to say who it is, and what is somebody else's is answered as if it were not there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.auth.scopes import tool_refused
 from gateway.call import ToolCall
+from gateway.caller import Caller
 from gateway.errors import GatewayError
 from gateway.runlog.base import RunRecorder
 from gateway.runlog.budget import MemoryBudget
@@ -72,13 +76,16 @@ class OtherGateways(Protocol):
 
     async def start(self, call: ToolCall, policy: RunPolicy, claim: Claim | None = None) -> RunSource: ...
 
-    async def look_up(self, run_id: str) -> RunSource: ...
+    async def look_up(self, run_id: str, caller: Caller) -> RunSource: ...
 
     async def cancel(self, run: RunSource) -> RunSource: ...
 
     async def list(
-        self, *, limit: int, after: str | None, state: str | None, tool: str | None
+        self, caller: Caller, *, limit: int, after: str | None, state: str | None, tool: str | None
     ) -> tuple[Sequence[RunSource], str | None]: ...
+
+    async def use_ticket(self, ticket: str, ttl_s: float) -> bool:
+        """Note that a one-time ticket is used; False: it was used before, on whatever gateway."""
 
 
 class RunTracer(Protocol):
@@ -167,39 +174,39 @@ class Hub:
             self._count_refusal(call, error)
             raise
 
-    async def look_up(self, run_id: str) -> RunSource:
-        """Return a run, of any gateway where there are others.
+    async def look_up(self, run_id: str, caller: Caller) -> RunSource:
+        """Return a run of the caller's, of any gateway where there are others.
 
         Raises:
             GatewayError: as `get`; `log-unavailable`.
         """
-        return self.get(run_id) if self.others is None else await self.others.look_up(run_id)
+        return self.get(run_id, caller) if self.others is None else await self.others.look_up(run_id, caller)
 
-    async def cancel(self, run_id: str) -> RunSource:
-        """Cancel a run, of any gateway where there are others, and return it.
+    async def cancel(self, run_id: str, caller: Caller) -> RunSource:
+        """Cancel a run of the caller's, of any gateway where there are others, and return it.
 
         Raises:
             GatewayError: as `look_up`.
         """
-        run = await self.look_up(run_id)
+        run = await self.look_up(run_id, caller)
         if self.others is not None:
             return await self.others.cancel(run)
         run.cancel(Cause.CLIENT)
         return run
 
     async def page(
-        self, *, limit: int, after: str | None = None, state: str | None = None, tool: str | None = None
+        self, caller: Caller, *, limit: int, after: str | None = None, state: str | None = None, tool: str | None = None
     ) -> tuple[Sequence[RunSource], str | None]:
-        """Return a page of the runs, newest first, of all gateways where there are others; and the cursor of the next page.
+        """Return a page of the caller's runs, newest first, of all gateways where there are others; and the cursor of the next page.
 
         Raises:
             GatewayError: `invalid-option`, `after` is no cursor; `log-unavailable`.
         """
         if self.others is not None:
-            return await self.others.list(limit=limit, after=after, state=state, tool=tool)
+            return await self.others.list(caller, limit=limit, after=after, state=state, tool=tool)
         if after is not None and not is_run_id(after):
             raise invalid_option("cursor", f"is {after[:40]!r}; it is what `cursor` of the page before says")
-        page = self._runs.page(limit=limit, after=after, state=state, tool=tool)
+        page = self._runs.page(caller, limit=limit, after=after, state=state, tool=tool)
         return page.runs, page.next
 
     def open(
@@ -216,9 +223,9 @@ class Hub:
         `run_id` and `recorder` are those of a run that was registered with other gateways.
 
         Raises:
-            GatewayError: `idempotency-conflict`, `shutting-down`, `tool-not-found`, `pool-not-found`, `tool-not-streaming`,
-                `tool-streams`, `invalid-arguments`, `too-many-streams`, `quota-exceeded`,
-                `memory-pressure`, or what the pool refuses with. Nothing is left behind then.
+            GatewayError: `idempotency-conflict`, `shutting-down`, `memory-pressure`, `tool-not-found`, `pool-not-found`,
+                `scope-missing`, `tool-not-streaming`, `tool-streams`, `invalid-arguments`, `too-many-streams`, `quota-exceeded`,
+                or what the pool refuses with. Nothing is left behind then.
         """
         try:
             return self._open(call, policy or RunPolicy(), claim, run_id, recorder)
@@ -290,6 +297,8 @@ class Hub:
             GatewayError: as `open` does for the tool and the arguments.
         """
         tool = self.catalog.find(call.tool, call.pool)
+        if not call.caller.grants.may_run(tool.name, tool.pool):
+            raise tool_refused(call.caller.grants, tool.name, tool.pool)
         check_kind(tool, streaming=call.streaming)
         self._check_arguments(tool, call)
         return tool
@@ -298,22 +307,27 @@ class Hub:
         """Return the call with the trace of its own that it has where runs are traced; one that has it already is left as it is."""
         return call if self._tracer is None or call.trace is not None else self._tracer.begin(call)
 
-    def find(self, run_id: str) -> Run | None:
-        """Return a run that is open or was so lately, else None."""
+    def find(self, run_id: str, caller: Caller) -> Run | None:
+        """Return a run of the caller's that is open or was so lately, else None."""
+        run = self._runs.find(run_id)
+        return run if run is not None and caller.may_see(run.caller_id) else None
+
+    def find_anybodys(self, run_id: str) -> Run | None:
+        """Return a run that is open or was so lately, whoever's it is, else None: for who asks in no caller's name."""
         return self._runs.find(run_id)
 
-    def get(self, run_id: str) -> Run:
-        """Return a run that is open or was so lately.
+    def get(self, run_id: str, caller: Caller) -> Run:
+        """Return a run of the caller's that is open or was so lately.
 
         Raises:
             GatewayError: `run-expired` for one that was forgotten lately, `run-not-found` for any other.
         """
-        run = self._runs.find(run_id)
+        run = self.find(run_id, caller)
         if run is not None:
             return run
-        if self._runs.is_expired(run_id):
+        if self._runs.is_expired(run_id, caller):
             raise GatewayError("run-expired", f"Run {run_id} is over and forgotten")
-        raise GatewayError("run-not-found", f"No run {run_id[:40]!r} is known here (any more)")
+        raise run_not_found(run_id)
 
     def run_ended(self, run: Run) -> None:
         """Move a run to those that have ended."""
@@ -363,6 +377,11 @@ class Hub:
     def _look_idle(self) -> None:
         if not self._runs.open:
             self._idle.set()
+
+
+def run_not_found(run_id: str) -> GatewayError:
+    """Return the error for a run that is not known, or is somebody else's: nothing tells the two apart."""
+    return GatewayError("run-not-found", f"No run {run_id[:40]!r} is known here (any more)")
 
 
 def check_kind(tool: Tool, *, streaming: bool) -> None:

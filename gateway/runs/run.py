@@ -22,6 +22,7 @@ from typing import Protocol
 
 from gateway import timers
 from gateway.call import ToolCall
+from gateway.caller import Caller
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
 from gateway.runlog.base import RunRecorder
@@ -108,6 +109,8 @@ class Run(RunSource):
         log_bytes = min(limits.plain_log_bytes, limits.log_bytes) if is_plain else limits.log_bytes
         super().__init__(
             run_id,
+            caller_id=call.caller.id,
+            ticket=call.caller.ticket,
             tool=call.tool,
             streaming=call.streaming,
             session_id=call.session_id,
@@ -187,9 +190,9 @@ class Run(RunSource):
         else:
             self.on_lease(granted)
 
-    def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
+    def subscribe(self, wake: Callable[[], None], caller: Caller, options: ReaderOptions = READ_ALL) -> Subscription:
         """See RunSource; who comes while it waits is told its place."""
-        reader = super().subscribe(wake, options)
+        reader = super().subscribe(wake, caller, options)
         if self._ticket is not None:
             reader.note(self._queued(self._ticket.position, self._ticket.depth))
         return reader

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from gateway.call import Affinity, ToolCall
+from gateway.caller import Caller
 from gateway.errors import GatewayError
 from gateway.events import Status
 from gateway.runlog.shared import records
@@ -26,7 +27,7 @@ from gateway.runlog.shared.recorder import Recorder
 from gateway.runlog.shared.records import RunRecord
 from gateway.runlog.shared.starts import SharedStarts
 from gateway.runs.followed import FollowedRun
-from gateway.runs.hub import Hub
+from gateway.runs.hub import Hub, run_not_found
 from gateway.runs.idempotency import Claim
 from gateway.runs.identity import new_run_id
 from gateway.runs.policy import Cause, RunPolicy
@@ -141,12 +142,14 @@ class SharedRuns:
             session=call.session_id,
             policy=str(policy.on_disconnect),
             kind="stream" if call.streaming else "unary",
+            caller=call.caller.id,
+            ticket=call.caller.ticket,
             details=start_details(run_id, call, policy, heartbeat_s=hub.limits.run.heartbeat_s),
         )
         shared_claim = None if claim is None else records.Claim(claim.key, claim.fingerprint.hex())
         registered = await self.log.register(record, shared_claim)
         if registered.id != run_id:
-            return hub.find(registered.id) or self._seen(registered)
+            return hub.find_anybodys(registered.id) or self._seen(registered)
         recorder = SharedRecorder(self, self.log.recorder(run_id), call.session_id, pool)
         try:
             return hub.open(call, policy, claim, run_id=run_id, recorder=recorder)
@@ -155,19 +158,23 @@ class SharedRuns:
             self.log.withdraw(run_id)
             raise
 
-    async def look_up(self, run_id: str) -> RunSource:
-        """Return a run of any gateway.
+    async def look_up(self, run_id: str, caller: Caller) -> RunSource:
+        """Return a run of the caller's, of any gateway.
 
         Raises:
             GatewayError: `run-expired`, `run-not-found`; `log-unavailable` where it isn't ours.
         """
-        run = self._hub.find(run_id) or self._followed.get(run_id)
-        if run is not None:
-            return run
-        record = await self.log.find(run_id)
-        if record is None:
-            return self._hub.get(run_id)
-        return self._seen(record)
+        run: RunSource | None = self._hub.find_anybodys(run_id) or self._followed.get(run_id)
+        if run is None:
+            record = await self.log.find(run_id)
+            if record is None:
+                return self._hub.get(run_id, caller)
+            if not caller.may_see(record.caller):
+                raise run_not_found(run_id)
+            return self._seen(record)
+        if not caller.may_see(run.caller_id):
+            raise run_not_found(run_id)
+        return run
 
     async def cancel(self, run: RunSource) -> RunSource:
         """Cancel a run and return it as it is then: ended, unless its owner takes longer than CANCEL_WAIT_S."""
@@ -188,14 +195,17 @@ class SharedRuns:
             run.refresh(record)
         return run
 
-    async def list(self, *, limit: int, after: str | None, state: str | None, tool: str | None) -> tuple[list[RunSource], str | None]:
-        """Return a page of all gateways' runs, newest first, and the cursor of the next one.
+    async def list(
+        self, caller: Caller, *, limit: int, after: str | None, state: str | None, tool: str | None
+    ) -> tuple[list[RunSource], str | None]:
+        """Return a page of the caller's runs on all gateways, newest first, and the cursor of the next one.
 
         Raises:
             GatewayError: `invalid-option`, the cursor is none; `log-unavailable`.
         """
-        page = await self.log.list(after, limit, state=state, tool=tool)
-        return [self._hub.find(record.id) or self._seen(record) for record in page.runs], page.cursor
+        owner_id = None if caller.grants.admin else caller.id
+        page = await self.log.list(after, limit, state=state, tool=tool, caller=owner_id)
+        return [self._hub.find_anybodys(record.id) or self._seen(record) for record in page.runs], page.cursor
 
     async def touch_session(self, session_id: str, metadata: Mapping[str, str] | None = None) -> tuple[float, Mapping[str, str]]:
         """See OtherGateways."""
@@ -210,6 +220,10 @@ class SharedRuns:
     async def end_session(self, session_id: str) -> bool:
         """See OtherGateways."""
         return await self.log.session_end(session_id)
+
+    async def use_ticket(self, ticket: str, ttl_s: float) -> bool:
+        """See OtherGateways."""
+        return await self.log.use_ticket(ticket, ttl_s)
 
     # RunFollower: what followed runs ask
 
@@ -237,19 +251,19 @@ class SharedRuns:
 
     def on_cancel(self, run_id: str) -> None:
         """See LocalRuns."""
-        run = self._hub.find(run_id)
+        run = self._hub.find_anybodys(run_id)
         if run is not None:
             run.cancel(Cause.CLIENT)
 
     def on_remote_readers(self, run_id: str, total: int) -> None:
         """See LocalRuns."""
-        run = self._hub.find(run_id)
+        run = self._hub.find_anybodys(run_id)
         if run is not None:
             run.remote_subscribers(total)
 
     def on_fenced(self, run_id: str) -> None:
         """See LocalRuns."""
-        run = self._hub.find(run_id)
+        run = self._hub.find_anybodys(run_id)
         if run is not None:
             run.cancel(Cause.FENCED)
 

@@ -7,12 +7,14 @@ for nothing but the end is told of it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from mypy_extensions import mypyc_attr
 
 from gateway.call import ToolCall
+from gateway.caller import Caller
 from gateway.correlation import Trace
 from gateway.events import Ended, Gap, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
@@ -28,7 +30,10 @@ Item = TypeVar("Item")
 # followed.py is not compiled, and derives from this.
 @mypyc_attr(allow_interpreted_subclasses=True)
 class RunSource:
-    """What a front door needs of a run. `on_disconnect` is its policy's text, `streaming` False for a unary call."""
+    """What a front door needs of a run. `on_disconnect` is its policy's text, `streaming` False for a unary call.
+
+    `caller_id` is whose it is, `ticket` the one-time ticket that it was started with, None without one.
+    """
 
     # Ten thousand ended runs are kept: an instance's dict would be the largest part of each.
     __slots__ = (
@@ -41,6 +46,7 @@ class RunSource:
         "_waiters",
         "_was_read",
         "account",
+        "caller_id",
         "ended",
         "id",
         "log",
@@ -49,6 +55,7 @@ class RunSource:
         "session_id",
         "streaming",
         "tally",
+        "ticket",
         "tool",
         "trace",
         "worker_id",
@@ -61,6 +68,8 @@ class RunSource:
         self,
         run_id: str,
         *,
+        caller_id: str,
+        ticket: str | None,
         tool: str,
         streaming: bool,
         session_id: str | None,
@@ -71,6 +80,8 @@ class RunSource:
     ) -> None:
         """`details` are those of the start event. `tally` counts what readers are told for the operator; None: nobody does."""
         self.id = run_id
+        self.caller_id = caller_id
+        self.ticket = ticket
         self.tool = tool
         self.streaming = streaming
         self.session_id = session_id
@@ -135,8 +146,8 @@ class RunSource:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.tool}: {self.state}, {self.chunks} chunks, {len(self._readers)} readers>"
 
-    def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
-        """Return a new reader; `wake` is not called before that.
+    def subscribe(self, wake: Callable[[], None], caller: Caller, options: ReaderOptions = READ_ALL) -> Subscription:
+        """Return a new reader, which ends when its caller's time is over; `wake` is not called before that.
 
         Raises:
             GatewayError: `quota-exceeded`, the run's caller has read too much within a minute. A run's first reader comes with its start.
@@ -161,6 +172,8 @@ class RunSource:
             self._subscriber_came()
         if self.trace is not None:
             self.trace.reader(joined=True, role=options.role.value)
+        if caller.expires_at is not None:
+            reader.expire_in(caller.expires_at - time.time())
         return reader
 
     def shared(self, name: str, make: Callable[[], Shared]) -> Shared:

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.events import Chunks, Ended, Event, Gap, Started, Status
+from gateway import timers
+from gateway.errors import GatewayError
+from gateway.events import Chunks, Ended, Event, Gap, Outcome, Started, Status
 from gateway.runlog.memory import MemoryLog
 from gateway.runs.policy import Overflow, ReaderOptions, Role
 from gateway.runs.quotas import Account
@@ -41,12 +43,14 @@ class Subscription:
         "_account",
         "_closed",
         "_ended",
+        "_expiry",
         "_gap",
         "_run",
         "_started",
         "_status",
         "cursor",
         "cut",
+        "expired",
         "format",
         "lag_bytes",
         "options",
@@ -60,7 +64,8 @@ class Subscription:
         # Who pays for what is taken; None: it costs nothing.
         self._account = run.account
         self._started: Started | None = started
-        self._status: Status | None = None
+        # What is taken next: the newest status, or the end of a reader whose time is over.
+        self._status: Status | Ended | None = None
         self._gap: Gap | None = None
         self._ended = False
         self._closed = False
@@ -75,6 +80,9 @@ class Subscription:
         self.taken_bytes = log.bytes_before(cursor)
         # True once it lagged too far for its overflow policy: its connection is to be closed, without an end.
         self.cut = False
+        # True once its caller's credential has expired: its end says so, and the run may go on.
+        self.expired = False
+        self._expiry: timers.Timer | None = None
 
     @property
     def finished(self) -> bool:
@@ -98,6 +106,8 @@ class Subscription:
             return started
         if self._status is not None:
             status, self._status = self._status, None
+            if isinstance(status, Ended):
+                return self._last(status)
             return status
         if self.cut:
             return None
@@ -131,9 +141,27 @@ class Subscription:
         self.cursor = cursor
         self.taken_bytes = self._run.log.bytes_before(cursor)
 
+    def _last(self, end: Ended) -> Ended:
+        """Leave the run, having been told the end ahead of time; nothing is taken after it."""
+        self._ended = True
+        self.close()
+        self.cut = True
+        return end
+
     def note(self, status: Status) -> None:
         """Have a status taken next, in place of one that was not taken yet."""
-        self._status = status
+        if not self.expired:
+            self._status = status
+
+    def expire_in(self, seconds: float) -> None:
+        """End this reader in so many seconds, as `auth_expired`; 0 or less: at the loop's next turn."""
+        self._expiry = timers.running().call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        self.expired = True
+        error = GatewayError("auth-expired", "The credential that this was asked for with has expired; come back with a new one")
+        self._status = Ended(Outcome.AUTH_EXPIRED, self._run.log.next - 1, error=error)
+        self.wake()
 
     def show(self, status: Status) -> None:
         """Note a new status and wake the reader."""
@@ -167,6 +195,8 @@ class Subscription:
         """Leave the run; idempotent. The last subscriber's leaving is the disconnect that the run's policy is about."""
         if not self._closed:
             self._closed = True
+            if self._expiry is not None:
+                self._expiry.cancel()
             self._run.reader_left(self)
 
 

@@ -17,15 +17,18 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from gateway import __version__
+from gateway.auth.keys import KeyRing, read_keys
 from gateway.cli import app, liveruns
 from tests.conftest import FakeCall, Running, Serve, within
+from tests.endpoints.people import ADA, auth
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-async def cli(*arguments: str) -> Result:
-    """Run a command beside the event loop of the test."""
-    return await within(asyncio.to_thread(CliRunner().invoke, app, list(arguments), env={"COLUMNS": "200"}))  # type: ignore[no-any-return]
+async def cli(*arguments: str, key: str | None = None) -> Result:
+    """Run a command beside the event loop of the test; `key`: the environment's."""
+    environment = {"COLUMNS": "200", "GATEWAY_KEY": key}
+    return await within(asyncio.to_thread(CliRunner().invoke, app, list(arguments), env=environment))  # type: ignore[no-any-return]
 
 
 def count_to_three(call: FakeCall) -> None:
@@ -268,3 +271,35 @@ def test_live_runs_follow_on_a_terminal_until_interrupted(monkeypatch: pytest.Mo
     said = screen.getvalue()
     for word in ("r_1", "r_2", "9 open, the newest 1", "queued 2/5", "alice", "default", "1.5 s", "sse (observes), 2 more", "7"):
         assert word in said, word
+
+
+async def test_client_commands_send_their_key(serve: Serve) -> None:
+    async with serve(auth=auth()) as running:
+        running.pool.script = count_to_three
+        refused = await cli("tools", "--url", running.url)
+        assert (refused.exit_code, "401" in refused.stderr) == (1, True)
+        for command in (["tools"], ["stream", "count"], ["runs"]):
+            result = await cli(*command, "--url", running.url, "--key", ADA.key)
+            assert result.exit_code == 0, result.stderr
+            assert ADA.key not in result.output
+        assert "count" in (await cli("runs", "--url", running.url, key=ADA.key)).stdout
+        wrong = await cli("call", "add", "--url", running.url, "--key", "gw_wr\nong")
+        assert (wrong.exit_code, "gw_wr" in wrong.stderr) == (2, False)
+
+
+async def test_a_new_key_is_shown_with_the_line_that_stores_it() -> None:
+    result = await cli("keys", "new", "ci", "--scope", "tools:a", "--scope", "metrics")
+    shown, stored = (line.split(": ", 1)[1].strip() for line in result.stdout.splitlines())
+    (key,) = read_keys(stored)
+    caller = KeyRing([key]).find(shown)
+    assert caller is not None
+    assert (caller.id, caller.grants.tools, caller.grants.metrics) == ("key:ci", ("a",), True)
+    for arguments in (["a b", "--scope", "admin"], ["a", "--scope", "sudo"], ["a"]):
+        assert (await cli("keys", "new", *arguments)).exit_code == 2
+
+
+def test_serve_on_a_public_address_without_authentication_exits_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway", "serve", "--host", "0.0.0.0", "--port", "0"]
+    served = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert served.returncode == 2
+    assert "--insecure" in served.stderr

@@ -159,7 +159,7 @@ async def test_a_cut_stream_is_resumed_and_the_tool_runs_once(running: Running, 
     reader = asyncio.create_task(client.execute_stream("count", {}, seen.append))
     call = await running.pool.next_call()
     call.send(1)
-    run = running.gateway.hub.find(call.run_id)
+    run = running.gateway.hub.find_anybodys(call.run_id)
     assert run is not None
     await until(lambda: seen == [1])
     await until(lambda: not run.readers)

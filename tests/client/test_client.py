@@ -296,7 +296,7 @@ async def test_a_connection_that_is_silent_for_too_long_is_given_up_and_resumed(
     call.send(1)
     # What the gateway says of its heartbeat holds for the next connection.
     await until(lambda: blocking._habits.pulse.silence_s == 25.0)
-    run = running.gateway.hub.find(call.run_id)
+    run = running.gateway.hub.find_anybodys(call.run_id)
     assert run is not None
     await until(lambda: len(run.readers) == 0)
     await until(lambda: len(run.readers) == 1)

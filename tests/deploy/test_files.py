@@ -76,6 +76,24 @@ def test_settings_are_taken(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert loaded.runlog.url == "valkey://valkey:6379/0"
 
 
+def test_gateways_start_with_what_their_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They listen for others, which takes authentication."""
+    monkeypatch.chdir(tmp_path)
+    for environment in (
+        compose()["services"]["gateway"]["environment"],
+        {entry["name"]: entry["valueFrom"]["secretKeyRef"]["key"] for entry in container("gateway")["env"]},
+    ):
+        assert set(environment) == {"GATEWAY_AUTH__KEYS", "GATEWAY_AUTH__SECRET"}
+    for file in (DEPLOY / "gateway.toml", KUBERNETES / "gateway.toml"):
+        with pytest.raises(settings.SettingsError, match="authentication"):
+            settings.check_exposure(settings.load(file))
+        monkeypatch.setenv("GATEWAY_AUTH__KEYS", f"me sha256:{'0' * 64} tools:*")
+        monkeypatch.setenv("GATEWAY_AUTH__SECRET", "s" * 44)
+        settings.check_exposure(settings.load(file))
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+
+
 def test_selectors_choose_their_pods_and_ports_exist() -> None:
     for resource in of_kind("Deployment", "StatefulSet"):
         assert resource["spec"]["selector"]["matchLabels"].items() <= resource["spec"]["template"]["metadata"]["labels"].items()

@@ -135,9 +135,13 @@ async def test_in_a_page(block: Block, gateway: Served, run: str, browser: Brows
     page.on("pageerror", fail)
     try:
         text = here(block.text, gateway, run)
-        html = text if block.language == "html" else f"<!doctype html><body><div id=app></div><script>{script(block, text, tmp_path)}</script>"
+        html = (
+            text if block.language == "html" else f"<!doctype html><body><div id=app></div><script>{script(block, text, tmp_path)}</script>"
+        )
         await page.route(f"{gateway.url}/page.html", lambda route: route.fulfill(body=html, content_type="text/html; charset=utf-8"))
-        await page.route("**/node_modules/**", lambda route: route.fulfill(path=NODE / "node_modules" / route.request.url.split("/node_modules/")[1]))
+        await page.route(
+            "**/node_modules/**", lambda route: route.fulfill(path=NODE / "node_modules" / route.request.url.split("/node_modules/")[1])
+        )
         await page.goto(f"{gateway.url}/page.html")
         if "console.log" in block.text:
             async with asyncio.timeout(PATIENCE_S):
@@ -171,7 +175,14 @@ def script(block: Block, text: str, folder: Path) -> str:
         (build / "App.js").write_text(compiled.stdout)
         main = 'import { mount } from "svelte";\nimport App from "./App.js";\nmount(App, { target: document.querySelector("#app") });'
     (build / "main.jsx").write_text(main)
-    command = [str(esbuild), "main.jsx", "--bundle", "--jsx=automatic", "--conditions=browser", '--define:process.env.NODE_ENV="production"']
+    command = [
+        str(esbuild),
+        "main.jsx",
+        "--bundle",
+        "--jsx=automatic",
+        "--conditions=browser",
+        '--define:process.env.NODE_ENV="production"',
+    ]
     bundled = subprocess.run(command, cwd=build, capture_output=True, text=True, timeout=PATIENCE_S)
     assert bundled.returncode == 0, bundled.stderr
     return bundled.stdout.replace("</script", "<\\/script")

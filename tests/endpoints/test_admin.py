@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.caller import ANONYMOUS
 from tests.conftest import FakePool, Running, Serve, until
 from tests.endpoints.conftest import NDJSON, SSE, problem
 
@@ -67,11 +68,11 @@ async def test_a_reader_that_lags_is_seen_to(running: Running) -> None:
     call = running.pool.calls[0]
     assert response.status_code == 202
     assert run is not None
-    reader = running.gateway.hub.get(call.run_id).subscribe(lambda: None)
+    reader = running.gateway.hub.get(call.run_id, ANONYMOUS).subscribe(lambda: None, ANONYMOUS)
     call.send(1, 2, 3)
     ((shown,),) = [found["readers"] for found in (await listed(running))["runs"]]
     assert shown["lag_chunks"] == 3
-    assert shown["lag_bytes"] == running.gateway.hub.get(call.run_id).log.total_bytes > 0
+    assert shown["lag_bytes"] == running.gateway.hub.get(call.run_id, ANONYMOUS).log.total_bytes > 0
     reader.close()
     call.end()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from gateway.caller import ANONYMOUS
 from tests.conftest import Serve
 from tests.endpoints.conftest import raw
 
@@ -16,7 +17,7 @@ async def test_readers_that_are_cut_are_told_times_of_their_own(serve: Serve) ->
         streams = [first, *[await raw(running, "GET", f"/v1/runs/{call.run_id}/events") for _ in range(7)]]
         for stream in streams:
             await stream.until(b"data: 1\n\n")
-        for reader in running.gateway.hub.get(call.run_id).readers:
+        for reader in running.gateway.hub.get(call.run_id, ANONYMOUS).readers:
             reader.cut = True
             reader.wake()
         times = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.caller import ANONYMOUS
 from tests.conftest import Serve, until
 from tests.endpoints.conftest import problem, raw
 from tests.endpoints.test_websocket import joined
@@ -42,7 +43,7 @@ async def test_a_stalled_reader_is_cut_and_others_go_on(serve: Serve) -> None:
         await stalled.until(b"event: start")
         reading = await raw(running, "GET", STREAM)
         other = await running.pool.next_call()
-        run = running.gateway.hub.get(call.run_id)
+        run = running.gateway.hub.get(call.run_id, ANONYMOUS)
         (reader,) = run.readers
         while reader.taken_bytes == run.log.total_bytes:
             call.send("x" * 100_000)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.call import ToolCall
+from gateway.caller import ANONYMOUS
 from gateway.events import Chunks, Ended, Event
 from gateway.runlog.base import RunRecorder
 from gateway.runlog.budget import MemoryBudget
@@ -74,7 +75,7 @@ class Reader:
 
     def __init__(self, run: Run, **options: Any) -> None:
         self.wakes = 0
-        self.subscription: Subscription = run.subscribe(self._wake, ReaderOptions(**options))
+        self.subscription: Subscription = run.subscribe(self._wake, ANONYMOUS, ReaderOptions(**options))
 
     def _wake(self) -> None:
         self.wakes += 1

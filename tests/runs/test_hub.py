@@ -126,9 +126,9 @@ async def test_find_knows_live_runs_and_lately_ended_ones(pool: FakePool) -> Non
     runs = [hub.open(call()) for _ in range(4)]
     for run in runs[:3]:
         run.cancel(Cause.CLIENT)
-    assert [hub.find(run.id) for run in runs] == [None, *runs[1:]]
+    assert [hub.find_anybodys(run.id) for run in runs] == [None, *runs[1:]]
     assert hub.open_runs == 1
-    assert hub.find("r_nobody") is None
+    assert hub.find_anybodys("r_nobody") is None
 
 
 async def test_run_ids_differ_and_sort_by_time(hub: Hub) -> None:

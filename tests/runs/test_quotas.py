@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.caller import ANONYMOUS, Caller
@@ -90,7 +92,7 @@ def test_a_callers_own_limits_go_before_everybodys(turning: Clock) -> None:
 
 def test_each_anonymous_caller_has_the_limits_of_their_table(turning: Clock) -> None:
     book = Quotas(QuotaLimits(CallerLimits(streams=9), {"anonymous": CallerLimits(streams=1)}))
-    here = account(book, Caller(ANONYMOUS.id, "10.0.0.7"))
+    here = account(book, replace(ANONYMOUS, address="10.0.0.7"))
     assert here.limits.streams == 1
     book.change(QuotaLimits(CallerLimits(streams=9), {"anonymous": CallerLimits(streams=2)}))
     assert here.limits.streams == 2
@@ -108,7 +110,7 @@ def test_changed_limits_hold_for_what_was_taken_before(turning: Clock) -> None:
 
 @pytest.mark.parametrize("address", [None, "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 def test_anonymous_callers_on_this_machine_are_counted_only_if_asked_for(turning: Clock, address: str | None) -> None:
-    here = Caller(ANONYMOUS.id, address)
+    here = replace(ANONYMOUS, address=address)
     limits = CallerLimits(streams=1)
     assert Quotas(QuotaLimits(limits)).account(here) is None
     counting = Quotas(QuotaLimits(limits, counts_loopback=True))
@@ -119,7 +121,7 @@ def test_anonymous_callers_elsewhere_are_told_apart_by_address_and_ipv6_by_its_n
     book = Quotas(QuotaLimits(CallerLimits(streams=1)))
 
     def at(address: str) -> Account:
-        return account(book, Caller(ANONYMOUS.id, address))
+        return account(book, replace(ANONYMOUS, address=address))
 
     assert at("10.0.0.7") is at("10.0.0.7") is at("::ffff:10.0.0.7") is not at("10.0.0.8")
     assert at("2001:db8:1:2::1") is at("2001:db8:1:2:ffff::9") is not at("2001:db8:1:3::1")
