@@ -34,10 +34,10 @@ These are all settings, with their defaults; what has none is commented out.
 """
 PROBLEMS_HEAD = """# Problems
 
-Everything that can go wrong is a problem document (RFC 9457, `application/problem+json`): as an answer of its own while no event was sent, then as `error` in
-the `end` event, or as an `error` frame of a WebSocket. `type` is the path `/problems/` and the type's name, where the gateway says what it means; `title` is always
-the same, `detail` says what was wrong this time and what is allowed. `retryable` says whether the same request may succeed later; where the
-gateway knows when, there is `Retry-After`. `errors` lists wrong fields.
+Everything that can go wrong is a problem document (RFC 9457, `application/problem+json`): an answer of its own while no event was sent,
+then `error` in the `end` event, or an `error` frame of a WebSocket. `type` is the path `/problems/` and the type's name, where the gateway
+says what it means; `title` is always the same, `detail` says what was wrong this time and what is allowed. `retryable`: whether the same
+request may succeed later; where the gateway knows when, there is `Retry-After`. `errors` lists wrong fields.
 
 ```json
 {
@@ -59,8 +59,8 @@ gateway knows when, there is `Retry-After`. `errors` lists wrong fields.
 CODES_HEAD = """
 ## A tool's own status
 
-An exception in a tool is `tool-error`, with the gRPC code that the worker gave it: `ValueError` is INVALID_ARGUMENT, for example; `ToolError` says its own. `error_type` is
-the exception's class, `details` what `ToolError` carries. Codes become these:
+An exception in a tool is `tool-error`, with the gRPC code that the worker gave it: `ValueError` is INVALID_ARGUMENT, for example;
+`ToolError` says its own. `error_type` is the exception's class, `details` what `ToolError` carries. Codes become these:
 
 | gRPC code | HTTP | WebSocket close | retryable |
 |---|---:|---:|---|
@@ -107,12 +107,13 @@ def settings_page() -> str:
 def _section(title: str, model: type[BaseModel]) -> str:
     comments = _comments(model)
     lines: list[str] = [title]
+    said = f"{text}\n\n" if (text := _said(model)) else ""
     inner = ""
     for name, field in model.model_fields.items():
         lines += [*comments[name], _line(name, field)]
         for nested in _models(field.annotation):
             inner += f"\nA table `{name}` has:\n\n" + _bare(nested)
-    return f"\n## {title}\n\n{_said(model)}\n\n```toml\n{_joined(lines)}```\n{inner}"
+    return f"\n## {title}\n\n{said}```toml\n{_joined(lines)}```\n{inner}"
 
 
 def _bare(model: type[BaseModel]) -> str:
@@ -121,7 +122,8 @@ def _bare(model: type[BaseModel]) -> str:
     rows = ""
     for name, field in model.model_fields.items():
         said = " ".join(line.removeprefix("# ") for line in comments[name])
-        rows += f"- `{_line(name, field).removeprefix('# ')}`{': ' + said if said else ''}\n"
+        rule = _rule(field)
+        rows += f"- `{name}`{f' ({rule})' if rule else ''}{f': {said}' if said else ''}\n"
     return rows
 
 
@@ -155,14 +157,14 @@ def _rule(field: FieldInfo) -> str:
     allowed = _choices(field.annotation)
     if allowed:
         return " · ".join(allowed)
-    low, high = None, None
+    low = high = ""
     for entry in [*field.metadata, *_metadata(field.annotation)]:
         for bound in [entry, *getattr(entry, "metadata", [])]:
             if isinstance(bound, Ge | Gt):
-                low = f"at least {bound.ge:,}" if isinstance(bound, Ge) else f"more than {bound.gt:,}"
+                low = f"{bound.ge:,}" if isinstance(bound, Ge) else f"more than {bound.gt:,}"
             if isinstance(bound, Le | Lt):
-                high = f"at most {bound.le:,}" if isinstance(bound, Le) else f"less than {bound.lt:,}"
-    return ", ".join(bound for bound in (low, high) if bound)
+                high = f"{bound.le:,}" if isinstance(bound, Le) else f"less than {bound.lt:,}"
+    return f"{low} to {high}" if low and high else f"from {low}" if low else f"up to {high}" if high else ""
 
 
 def _metadata(annotation: Any) -> list[Any]:

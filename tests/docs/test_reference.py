@@ -1,0 +1,27 @@
+"""The pages that are made of the code say what the code says."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway import settings
+from gateway.errors import PROBLEMS
+from scripts import generate_docs
+
+PAGES = generate_docs.pages()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_current(name: str) -> None:
+    assert (generate_docs.FOLDER / name).read_text() == PAGES[name], "run `make docs`"
+
+
+def test_every_setting_is_there() -> None:
+    for section, model in settings._SECTIONS.items():
+        block = PAGES["settings.md"].partition(f"[{section}]")[2]
+        for name in model.model_fields:
+            assert f"\n{name} = " in block or f"\n# {name} =" in block, f"{section}.{name}"
+
+
+def test_every_problem_is_there() -> None:
+    assert all(f"\n| `{name}` |" in PAGES["problems.md"] for name in PROBLEMS)
