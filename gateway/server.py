@@ -23,7 +23,6 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
 from gateway.certificates import subject
@@ -32,6 +31,7 @@ from gateway.direct import DirectExchange
 from gateway.endpoints.clients import TLS_EXTENSION
 from gateway.endpoints.connection import LINK_EXTENSION
 from gateway.guard import ConnectionLimits, GuardedHttp, GuardedState
+from gateway.pacing import PacedWebSocket
 
 _log = structlog.get_logger("gateway.server")
 
@@ -140,7 +140,7 @@ class LinkedHttp(GuardedHttp):
         self._start_asgi_task(cycle, application)
 
 
-class LinkedWebSocket(WebSocketsSansIOProtocol):
+class LinkedWebSocket(PacedWebSocket):
     """WebSocket that is its socket's SocketLink. Its connection was LinkedHttp's, and is still one of those that are counted."""
 
     def __init__(self, config: Any, server_state: GuardedState, app_state: dict[str, Any], _loop: Any = None) -> None:

@@ -16,8 +16,23 @@ PACKAGE = ROOT / "gateway"
 # From the top down; what stands on one line never imports its neighbours.
 LEVELS = (
     {
-        *("cli", "app", "access", "drain", "pools", "reload", "serve", "sourcewatch", "server", "direct", "guard", "peers", "patience"),
-        *("certificates", "doctor", "settings", "__main__", "__init__"),
+        *(
+            "cli",
+            "app",
+            "access",
+            "configured",
+            "drain",
+            "pools",
+            "reload",
+            "serve",
+            "sourcewatch",
+            "server",
+            "pacing",
+            "direct",
+            "guard",
+            "peers",
+        ),
+        *("patience", "certificates", "doctor", "settings", "__main__", "__init__"),
     },
     {"endpoints", "bridge"},
     {"runs"},

@@ -78,7 +78,7 @@ def read_frame(text: str) -> ClientFrame:
         raise BadFrame("a frame is a JSON object")
     kind = document.get("type")
     if not isinstance(kind, str) or kind not in CLIENT_FRAMES:
-        raise BadFrame(f"unknown frame type {str(kind)[:40]!r}; known: {', '.join(CLIENT_FRAMES)}")
+        raise BadFrame(f"unknown frame type {shown(kind)}; known: {', '.join(CLIENT_FRAMES)}")
     needs_id, needs_payload = CLIENT_FRAMES[kind]
     name, payload = document.get("id", ""), document.get("payload")
     if needs_id and not (isinstance(name, str) and 0 < len(name) <= ID_LIMIT):
@@ -88,6 +88,16 @@ def read_frame(text: str) -> ClientFrame:
     if not isinstance(payload, dict):
         raise BadFrame(f"{kind} needs a `payload`: an object")
     return ClientFrame(kind, name if needs_id else "", payload, _credit_of(document) if kind == "credit" else 0)
+
+
+def shown(value: object, limit: int = 40) -> str:
+    """Return a value out of a frame for an error's text: at most so many characters of it, a list or an object only as such.
+
+    JSON may nest deeper than Python's stack allows to print.
+    """
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return repr(str(value)[:limit])
 
 
 def is_credit(value: object) -> bool:

@@ -22,6 +22,8 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _CONTAINERS = frozenset({"array", "object"})
 _REFERENCE = "#/$defs/"
+# How far a type is followed through references and alternatives, which may lead back to where they began.
+_REFERENCES_LIMIT = 8
 
 
 def from_body(body: bytes, content_type: str | None, *, depth_limit: int) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def from_body(body: bytes, content_type: str | None, *, depth_limit: int) -> dic
         raise GatewayError("invalid-body", f"The body is not JSON: {exc}") from exc
     if not isinstance(arguments, dict):
         raise GatewayError("invalid-body", f"The body is a JSON {_kind(arguments)}; it must be an object of arguments")
-    check_depth(arguments, body, depth_limit)
+    check_depth(arguments, depth_limit, body)
     return arguments
 
 
@@ -58,14 +60,14 @@ def from_query(pairs: Sequence[tuple[str, str]], schema: Schema | None, *, depth
     return {name: _typed(texts, schema, name, depth_limit) for name, texts in values.items()}
 
 
-def check_depth(value: Any, text: bytes, limit: int) -> None:
-    """Return if `value`, whose JSON text is `text`, is nested at most `limit` deep.
+def check_depth(value: Any, limit: int, text: bytes | None = None) -> None:
+    """Return if `value` is nested at most `limit` deep. `text`: its JSON text, where it is at hand.
 
     Raises:
         GatewayError: `invalid-body`, naming the limit.
     """
     # A text with fewer brackets than the limit can't be deeper: no walk for nearly every request.
-    if text.count(b"[") + text.count(b"{") <= limit:
+    if text is not None and text.count(b"[") + text.count(b"{") <= limit:
         return
     level, depth = [value], 0
     while level := [child for item in level if isinstance(item, dict | list) for child in _children(item)]:
@@ -114,12 +116,14 @@ def _json_or_text(text: str, depth_limit: int) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return text
-    check_depth(value, text.encode(), depth_limit)
+    check_depth(value, depth_limit, text.encode())
     return value
 
 
-def _types(schema: Schema, root: Schema) -> frozenset[str]:
-    """Return the JSON types that a property's schema allows; empty where it says none."""
+def _types(schema: Schema, root: Schema, depth: int = 0) -> frozenset[str]:
+    """Return the JSON types that a property's schema allows; empty where it says none, or only by way of itself."""
+    if depth > _REFERENCES_LIMIT:
+        return frozenset()
     schema = _resolve(schema, root)
     named = schema.get("type")
     if isinstance(named, str):
@@ -129,7 +133,7 @@ def _types(schema: Schema, root: Schema) -> frozenset[str]:
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if values is not None:
         return frozenset(_kind(value) for value in values)
-    return frozenset().union(*(_types(option, root) for key in ("anyOf", "oneOf") for option in schema.get(key, ())))
+    return frozenset().union(*(_types(option, root, depth + 1) for key in ("anyOf", "oneOf") for option in schema.get(key, ())))
 
 
 def _items(schema: Schema, root: Schema) -> frozenset[str]:
@@ -140,7 +144,7 @@ def _items(schema: Schema, root: Schema) -> frozenset[str]:
 
 
 def _resolve(schema: Schema, root: Schema) -> Schema:
-    for _ in range(8):
+    for _ in range(_REFERENCES_LIMIT):
         reference = schema.get("$ref", "")
         if not reference.startswith(_REFERENCE):
             break

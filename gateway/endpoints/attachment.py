@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.caller import Caller
-from gateway.codec.websocket import CREDIT_LIMIT, is_credit
+from gateway.codec.websocket import CREDIT_LIMIT, is_credit, shown
 from gateway.errors import FieldError, GatewayError
 from gateway.runs.hub import Hub
 from gateway.runs.identity import parse_event_id
@@ -82,7 +82,7 @@ def read_event_id(name: str, value: object, *, of: str | None = None) -> tuple[s
     place = parse_event_id(value) if isinstance(value, str) else None
     if place is None or of not in (None, place[0]):
         allowed = "an event id of this gateway, <run>.<number>" if of is None else f"an event id of this run, {of[:40]}.<number>"
-        raise _invalid(name, f"is {str(value)[:60]!r}; allowed: {allowed}")
+        raise _invalid(name, f"is {shown(value, 60)}; allowed: {allowed}")
     return place
 
 
@@ -94,7 +94,7 @@ def read_credit(payload: Mapping[str, Any]) -> int | None:
     """
     credit = payload.get("credit")
     if credit is not None and not is_credit(credit):
-        raise _invalid("credit", f"is {str(credit)[:40]!r}; allowed: a whole number from 1 to {CREDIT_LIMIT}")
+        raise _invalid("credit", f"is {shown(credit)}; allowed: a whole number from 1 to {CREDIT_LIMIT}")
     return credit
 
 
@@ -136,12 +136,14 @@ def _place(value: object) -> tuple[int | None, bool]:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _NUMBER_LIMIT:
         return value, False
-    raise _invalid("from", f"is {str(value)[:40]!r}; allowed: start, live, or the number of the last chunk that you have")
+    raise _invalid("from", f"is {shown(value)}; allowed: start, live, or the number of the last chunk that you have")
 
 
 def _choice(name: str, payload: Mapping[str, Any], choices: type[Choice], default: Choice) -> Choice:
     value = payload.get(name)
-    return default if value is None else parse_choice(name, str(value), choices)
+    if value is None:
+        return default
+    return parse_choice(name, value if isinstance(value, str) else shown(value), choices)
 
 
 def _invalid(name: str, detail: str) -> GatewayError:

@@ -7,6 +7,7 @@ event loop, so the numbers fit together. It goes once through the known runs and
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -67,6 +68,8 @@ class Gauges(Collector):
     def _kept(self) -> Iterator[Metric]:
         yield gauge("gateway_websockets_open", "WebSockets that are open.", len(self._sockets))
         yield gauge("gateway_sessions", "Sessions that are kept.", len(self._sessions))
+        # Streams have none: what grows here without sockets or calls growing is a leak.
+        yield gauge("gateway_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
 
     def _log(self) -> Iterator[Metric]:
         budget = self._hub.budget

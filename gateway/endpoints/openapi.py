@@ -86,6 +86,10 @@ def secured(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+# References of one tool's schema: what they stand for is written out at each.
+_WRITTEN_OUT_LIMIT = 1000
+
+
 def _paths(tool: Tool) -> dict[str, Any]:
     """Return the paths of one tool."""
     schema = tool.parameters or {"type": "object", "additionalProperties": True}
@@ -143,6 +147,7 @@ def _query_parameters(tool: Tool) -> list[dict[str, Any]]:
 def portable(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a tool's schema with its `$defs` written out in place, since references there are relative to its own root."""
     definitions = schema.get("$defs", {})
+    left = _WRITTEN_OUT_LIMIT
 
     def resolve(value: Any, depth: int = 0) -> Any:
         if isinstance(value, list):
@@ -151,8 +156,10 @@ def portable(schema: dict[str, Any]) -> dict[str, Any]:
             return value
         name = str(value.get("$ref", "")).removeprefix("#/$defs/")
         if "$ref" in value and name in definitions:
-            # A type that contains itself ends as "any" after a few levels.
-            return resolve(definitions[name], depth + 1) if depth < 4 else {}
+            # A type that contains itself ends as "any" after a few levels, and so do many that contain many.
+            nonlocal left
+            left -= 1
+            return resolve(definitions[name], depth + 1) if depth < 4 and left > 0 else {}
         return {key: resolve(item, depth) for key, item in value.items() if key != "$defs"}
 
     resolved: dict[str, Any] = resolve(schema)

@@ -28,7 +28,8 @@ class ArgumentChecker:
         self._tool = tool
         self._names = list(schema.get("properties", {}))
         self._is_closed = schema.get("additionalProperties") is False
-        self._validator = Draft202012Validator(dict(schema))
+        # Of a schema that came with a reference to elsewhere, workers/schema.py would have made None; this is the second lock.
+        self._validator = Draft202012Validator(dict(schema), retriever=_refuse)
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Return if the arguments, JSON values all, fit.
@@ -57,6 +58,10 @@ class ArgumentChecker:
                 yield FieldError(f"{where}/{_escape(error.kind.property)}", "is required")
             elif where or not isinstance(error.kind, _SURPLUS):
                 yield FieldError(where or "/", _shorten(error.message))
+
+
+def _refuse(uri: str) -> Any:
+    raise ValueError(f"{uri[:200]} is outside the schema")
 
 
 def pointer(path: Iterable[str | int]) -> str:

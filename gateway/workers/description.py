@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
+import structlog
 from google.protobuf.message import DecodeError
 
 from gateway.errors import Code
@@ -19,6 +19,9 @@ from gateway.rpc.snakepit_bridge_pb2 import PingRequest
 from gateway.rpc.worker_pb2 import AwaitStopRequest, AwaitStopResponse, DescribeRequest, WorkerDescription
 from gateway.transport.base import CallFailed, Channel
 from gateway.workers.options import PoolOptions
+from gateway.workers.schema import SchemaUnusable, read_schema
+
+log = structlog.get_logger("gateway.worker")
 
 DESCRIBE = "/gateway.rpc.WorkerService/Describe"
 AWAIT_STOP = "/gateway.rpc.WorkerService/AwaitStop"
@@ -28,6 +31,11 @@ _DESCRIBE_REQUEST = DescribeRequest().SerializeToString()
 _PING_REQUEST = PingRequest(message="gateway").SerializeToString()
 # What an answer may take beyond the time that the worker was given to wait.
 _ANSWER_GRACE_S = 5.0
+
+# What one worker may say of itself: it is listed, checked and documented for everybody.
+ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
+TOOLS_LIMIT = 1000
+NAME_LIMIT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +108,41 @@ async def await_stop(channel: Channel, run_id: str, timeout_s: float) -> bool:
 
 
 def _described(answer: bytes, options: PoolOptions) -> Description:
+    if len(answer) > ANSWER_LIMIT_BYTES:
+        raise ValueError(f"its description has {len(answer)} bytes, the limit is {ANSWER_LIMIT_BYTES}")
     try:
         said = WorkerDescription.FromString(answer)
     except DecodeError as exc:
         raise ValueError("its description can't be decoded") from exc
+    if len(said.tools) > TOOLS_LIMIT:
+        raise ValueError(f"it describes {len(said.tools)} tools, the limit is {TOOLS_LIMIT}")
     tools = {
         tool.name: Tool(
             name=tool.name,
             pool=options.name,
             description=tool.description,
             supports_streaming=tool.supports_streaming,
-            parameters=_schema(tool.parameters_schema),
+            parameters=_schema(options.name, tool.name, tool.parameters_schema),
             required_variables=tuple(tool.required_variables),
         )
         for tool in said.tools
+        if _is_name(options.name, tool.name)
     }
     return Description(said.concurrency or options.concurrency, tools, said.batches, is_described=True, answer=answer)
 
 
-def _schema(text: str) -> dict[str, Any] | None:
+def _is_name(pool: str, name: str) -> bool:
+    """Whether a tool can be called by this name: it stands in paths, lists and logs."""
+    if 0 < len(name) <= NAME_LIMIT and name.isprintable() and "/" not in name:
+        return True
+    log.warning("a tool's name can't be used", pool=pool, tool=name[:40])
+    return False
+
+
+def _schema(pool: str, tool: str, text: str) -> dict[str, Any] | None:
     """The schema, or None where the worker sent none that can be used: the tool then takes any JSON object."""
     try:
-        schema = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return read_schema(text)
+    except SchemaUnusable as exc:
+        log.warning("a tool's schema can't be used: it takes any arguments", pool=pool, tool=tool, reason=str(exc))
         return None
-    return schema if isinstance(schema, dict) else None

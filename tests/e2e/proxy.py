@@ -6,6 +6,8 @@
         proxy.refuse() new connections are refused, too
         proxy.stall()  connections stay, and nothing moves
         proxy.retarget(other.port)  what connects from now on gets to another gateway
+        proxy.up, proxy.down    what happens to bytes on their way to the gateway, and back: late, in crumbs, changed
+        proxy.up.end()          no more bytes that way; the other way stays open
     proxy.restore()
 
 All that is in effect when the method returns. The proxy's tasks are children of the block, which cuts what is left.
@@ -24,11 +26,47 @@ _RESET = struct.pack("ii", 1, 0)
 _READ_BYTES = 64 * 1024
 
 
+class Way:
+    """One direction of all connections, and what the network does to bytes there; changed at any time, for what is read from then on."""
+
+    def __init__(self) -> None:
+        # Every read is passed on so much later.
+        self.delay_s = 0.0
+        # In pieces of so many bytes, each `delay_s` after the other; 0: as they were read.
+        self.piece_bytes = 0
+        # Every so manieth byte of a connection is changed; 0: none.
+        self.corrupt_every = 0
+        self.writers: set[asyncio.StreamWriter] = set()
+
+    def end(self) -> None:
+        """Say the end of this direction on all connections; what comes for it is dropped, and the other one goes on."""
+        for writer in list(self.writers):
+            self.writers.discard(writer)
+            if writer.can_write_eof() and not writer.transport.is_closing():
+                writer.write_eof()
+
+    def clear(self) -> None:
+        """Do nothing to bytes any more."""
+        self.delay_s, self.piece_bytes, self.corrupt_every = 0.0, 0, 0
+
+    def pieces(self, data: bytes, offset: int) -> list[bytes]:
+        """Return what becomes of a read that began at this offset of its connection."""
+        if self.corrupt_every:
+            changed = bytearray(data)
+            for place in range(-offset % self.corrupt_every, len(data), self.corrupt_every):
+                changed[place] ^= 0xFF
+            data = bytes(changed)
+        size = self.piece_bytes or len(data)
+        return [data[start : start + size] for start in range(0, len(data), size)]
+
+
 class Proxy:
     """See the module. `accepted` counts the connections so far; a connection holds at most 64 KiB a direction."""
 
     def __init__(self, target: int, tasks: asyncio.TaskGroup) -> None:
         self.accepted = 0
+        self.up = Way()
+        self.down = Way()
         self._target = target
         self._tasks = tasks
         self._writers: set[asyncio.StreamWriter] = set()
@@ -71,7 +109,9 @@ class Proxy:
         self._target = target
 
     async def restore(self) -> None:
-        """Take connections, and let everything through."""
+        """Take connections, and let everything through as it is."""
+        self.up.clear()
+        self.down.clear()
         self._flowing.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, sock=_bound(self.port))
@@ -95,7 +135,7 @@ class Proxy:
             return
         self._writers |= {writer, upstream}
         try:
-            await asyncio.gather(self._pump(reader, upstream), self._pump(upstream_reader, writer))
+            await asyncio.gather(self._pump(reader, upstream, self.up), self._pump(upstream_reader, writer, self.down))
         finally:
             self._writers -= {writer, upstream}
             for side in (writer, upstream):
@@ -103,14 +143,25 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     await side.wait_closed()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Way) -> None:
+        way.writers.add(writer)
+        offset = 0
+        try:
             while data := await reader.read(_READ_BYTES):
-                await self._flowing.wait()
-                writer.write(data)
-                await writer.drain()
-            if writer.can_write_eof():
+                for piece in way.pieces(data, offset):
+                    if way.delay_s:
+                        await asyncio.sleep(way.delay_s)
+                    await self._flowing.wait()
+                    if writer in way.writers:
+                        writer.write(piece)
+                        await writer.drain()
+                offset += len(data)
+            if writer in way.writers and writer.can_write_eof():
                 writer.write_eof()
+        except OSError:
+            pass
+        finally:
+            way.writers.discard(writer)
 
 
 @contextlib.asynccontextmanager

@@ -93,6 +93,42 @@ async def test_stall_holds_everything_until_restored(echo: int) -> None:
             writer.close()
 
 
+async def test_a_way_is_late_in_crumbs_and_changed_as_told_and_the_other_is_not(echo: int) -> None:
+    async with proxied(echo) as proxy:
+        stream = await opened(proxy)
+        await answer(stream, b"a")
+        proxy.up.corrupt_every, proxy.up.piece_bytes, proxy.up.delay_s = 3, 2, 0.001
+        stream[1].write(bytes(8))
+        assert await stream[0].readexactly(8) == bytes((0, 0, 255, 0, 0, 255, 0, 0))
+        await proxy.restore()
+        assert await answer(stream, bytes(8)) == bytes(8)
+        proxy.down.delay_s = 0.2
+        began = asyncio.get_running_loop().time()
+        assert await answer(stream, b"b") == b"b"
+        assert asyncio.get_running_loop().time() - began >= 0.2
+        stream[1].close()
+
+
+async def test_a_way_that_ends_leaves_the_other_open() -> None:
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        heard.put_nowait(await reader.readexactly(1))
+        heard.put_nowait(await reader.read())
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, proxied(server.sockets[0].getsockname()[1]) as proxy:
+        reader, writer = await opened(proxy)
+        assert await reader.readexactly(5) == b"hello"
+        proxy.down.end()
+        assert await reader.read() == b""
+        writer.write(b"x")
+        assert await heard.get() == b"x"
+        writer.close()
+        assert await heard.get() == b""
+
+
 async def test_the_end_of_the_block_ends_what_is_stalled(echo: int) -> None:
     async with proxied(echo) as proxy:
         stream = await opened(proxy)

@@ -390,6 +390,18 @@ async def all_metrics(running: Running) -> dict[str, str]:
     return {family.name + ("_total" if family.type == "counter" else ""): family.type for family in families}
 
 
+async def test_tasks_are_those_of_sockets_and_go_with_them(running: Running) -> None:
+    before = (await scrape(running)).value("gateway_tasks")
+    async with joined(running) as client:
+        open_now = await scrape(running)
+        assert open_now.value("gateway_tasks") >= before + 2
+        await client.subscribe("a")
+        await running.pool.next_call()
+        assert (await scrape(running)).value("gateway_tasks") == open_now.value("gateway_tasks")
+    await until(lambda: len(running.gateway.sockets) == 0)
+    assert (await scrape(running)).value("gateway_tasks") <= before
+
+
 async def test_a_shared_logs_state_is_shown(running: Running) -> None:
     gateway = running.gateway
     families = Gauges(gateway.hub, gateway.sockets, gateway.sessions, SharedLogOfNobody()).collect()
