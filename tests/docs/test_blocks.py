@@ -26,7 +26,8 @@ from tests.e2e.harness import ROOT, Served
 
 NODE = Path(sys.prefix) / "node"
 PATIENCE_S = 30.0
-BODY = "<!doctype html><body><div id=app></div><script>{}</script>"
+BODY = "<!doctype html><body><div id=app></div><script{}>{}</script>"
+OVER = "the block is over"
 REACT = """
 import { createRoot } from "react-dom/client";
 import App from "./App.jsx";
@@ -158,28 +159,37 @@ async def test_in_a_page(block: Block, gateway: Served, run: str, browser: Brows
     page = await browser.new_page()
     said: list[str] = []
     failures: list[str] = []
-    spoke = asyncio.Event()
+    news = asyncio.Event()
 
     def note(message: ConsoleMessage) -> None:
-        (failures if message.type == "error" else said).append(message.text)
-        spoke.set()
+        # An HTTP error that a block deals with is no failure of it.
+        if not message.text.startswith("Failed to load resource"):
+            (failures if message.type == "error" else said).append(message.text)
+        news.set()
 
     def fail(error: Exception) -> None:
         failures.append(str(error))
-        spoke.set()
+        news.set()
+
+    def is_over() -> bool:
+        """Whether a script has come to its end, and said something where it means to."""
+        has_spoken = "console.log" not in block.text or any(text != OVER for text in said)
+        return bool(failures) or (has_spoken and (block.language == "html" or OVER in said))
 
     page.on("console", note)
     page.on("pageerror", fail)
     try:
         text = here(block.text, gateway, run)
-        html = text if block.language == "html" else BODY.format(script(block, text, tmp_path))
+        html = text if block.language == "html" else script(block, text, tmp_path)
         await page.route("**/node_modules/**", lambda route: route.fulfill(path=NODE / urlsplit(route.request.url).path.lstrip("/")))
         # Of the gateway's own origin. A page that was made up by `route` would be of no network, and may not ask this one.
         await page.goto(f"{gateway.url}/livez")
         await page.set_content(html)
-        if "console.log" in block.text:
+        if block.language == "js" or "console.log" in block.text:
             async with asyncio.timeout(PATIENCE_S):
-                await spoke.wait()
+                while not is_over():
+                    news.clear()
+                    await news.wait()
         else:
             # A page that shows what it gets: that has an end.
             await page.get_by_text("ok", exact=True).wait_for(timeout=PATIENCE_S * 1000)
@@ -189,9 +199,12 @@ async def test_in_a_page(block: Block, gateway: Served, run: str, browser: Brows
 
 
 def script(block: Block, text: str, folder: Path) -> str:
-    """Return a block as a script of a page; what needs a compiler is compiled."""
+    """Return a page with a block as its script; what needs a compiler is compiled."""
     if block.language == "js":
-        return f"(async () => {{\n{text}\n}})()"
+        text = text.replace('"./client.js"', '"/client.js"')
+        is_module = re.search(r"^import ", text, re.MULTILINE) is not None
+        code = f"{text}\nconsole.log('{OVER}')"
+        return BODY.format(" type=module", code) if is_module else BODY.format("", f"(async () => {{\n{code}\n}})()")
     esbuild = NODE / "node_modules" / ".bin" / "esbuild"
     if not esbuild.exists():
         pytest.skip("esbuild is not there: make .venv/.node (needs npm)")
@@ -203,7 +216,7 @@ def script(block: Block, text: str, folder: Path) -> str:
     else:
         (build / "App.js").write_text(output(["node", "--input-type=module", "-e", SVELTE_COMPILER], build, text))
     (build / "main.jsx").write_text(REACT if block.language == "jsx" else SVELTE)
-    return output([str(esbuild), *ESBUILD], build).replace("</script", "<\\/script")
+    return BODY.format("", output([str(esbuild), *ESBUILD], build).replace("</script", "<\\/script"))
 
 
 def output(command: list[str], folder: Path, text: str = "") -> str:
