@@ -80,7 +80,7 @@ def test_gateways_start_with_what_their_environment_says(monkeypatch: pytest.Mon
     """They listen for others, which takes authentication."""
     monkeypatch.chdir(tmp_path)
     for environment in (
-        compose()["services"]["gateway"]["environment"],
+        compose()["services"]["gateway-1"]["environment"],
         {entry["name"]: entry["valueFrom"]["secretKeyRef"]["key"] for entry in container("gateway")["env"]},
     ):
         assert set(environment) == {"GATEWAY_AUTH__KEYS", "GATEWAY_AUTH__SECRET"}
@@ -162,11 +162,14 @@ def test_compose_file_names_what_is_there() -> None:
             assert target.startswith("/")
         assert set(service.get("depends_on", [])) <= set(document["services"])
     server = settings.load(DEPLOY / "gateway.toml").server
-    upstream = document["services"]["caddy"]["environment"]["GATEWAY_UPSTREAM"]
-    assert upstream == f"gateway:{server.port}"
-    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"][0]["dns_sd_configs"][0]
-    assert (scraped["names"], scraped["port"]) == (["gateway"], server.port)
-    grace = int(document["services"]["gateway"]["stop_grace_period"].removesuffix("s"))
+    gateways = [f"{name}:{server.port}" for name in document["services"] if name.startswith("gateway")]
+    assert len(gateways) == 2
+    assert document["services"]["caddy"]["environment"]["GATEWAY_UPSTREAM"].split() == gateways
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"][0]
+    assert scraped["static_configs"][0]["targets"] == gateways
+    # The folder with its key is what Prometheus sees.
+    assert scraped["authorization"]["credentials_file"] == "/etc/prometheus/key"
+    grace = int(document["services"]["gateway-1"]["stop_grace_period"].removesuffix("s"))
     assert grace >= server.drain_delay_s + server.drain_timeout_s + 20
 
 
