@@ -44,10 +44,12 @@ request may succeed later; where the gateway knows when, there is `Retry-After`.
   "type": "/problems/invalid-arguments",
   "title": "The arguments do not fit the tool's schema",
   "status": 422,
-  "detail": "epochs: \\"many\\" is not of type \\"integer\\"",
+  "detail": "train_model does not take these arguments: see errors for /epochs",
+  "instance": "/v1/tools/train_model/stream",
   "code": "INVALID_ARGUMENT",
   "retryable": false,
-  "errors": [{ "field": "/epochs", "detail": "\\"many\\" is not of type \\"integer\\"" }]
+  "errors": [{ "field": "/epochs", "detail": "\\"many\\" is not of type \\"integer\\"" }],
+  "request_id": "830ae662569b-27"
 }
 ```
 
@@ -135,7 +137,8 @@ def _line(name: str, field: FieldInfo) -> str:
         # A pool has to have one, or addresses.
         return 'adapter = "my_tools:MyTools"'
     text = f"# {name} =" if default is None else f"{name} = {_toml(default)}"
-    return f"{text:<36} # {rule}" if rule else text
+    # A list by default names all that may be in it.
+    return f"{text:<36} # {rule}" if rule and not isinstance(default, tuple) else text
 
 
 def _default(field: FieldInfo) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import h2.config
 import h2.connection
@@ -74,8 +74,8 @@ class Client:
         self._state.reset_stream(number, 8)
         self._flush()
 
-    async def until(self, condition: object) -> None:
-        assert callable(condition)
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition that what comes may make true; also where the connection is lost first."""
         async with asyncio.timeout(TIMEOUT_S), self._news:
             await self._news.wait_for(lambda: condition() or self._lost)
 

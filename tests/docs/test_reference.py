@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 from gateway import settings
 from gateway.errors import PROBLEMS
 from scripts import generate_docs
+from tests.e2e.harness import Served
 
 PAGES = generate_docs.pages()
 
@@ -25,3 +29,9 @@ def test_every_setting_is_there() -> None:
 
 def test_every_problem_is_there() -> None:
     assert all(f"\n| `{name}` |" in PAGES["problems.md"] for name in PROBLEMS)
+
+
+def test_the_example_of_a_problem_is_what_the_gateway_says(gateway: Served) -> None:
+    example = json.loads(re.findall(r"```json\n(.+?)```", PAGES["problems.md"], re.DOTALL)[0])
+    said = gateway.client.post(example["instance"], json={"epochs": "many"}).json()
+    assert said | {"request_id": ""} == example | {"request_id": ""}
