@@ -36,11 +36,13 @@ from gateway.configured import (
 from gateway.drain import Drain
 from gateway.endpoints import (
     admin,
+    asyncapi,
     background,
     call,
     console,
     docs,
     health,
+    itemschemas,
     metrics,
     openapi,
     probe,
@@ -301,6 +303,8 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         admin.router(gateway.hub),
         health.router(gateway.hub),
         docs.router(),
+        itemschemas.router(gateway.catalog.list, partial(openapi.build if access is None else openapi.build_secured, app)),
+        asyncapi.router(gateway.catalog.list),
         websocket.router(reader, socket_settings, gateway.sockets, check),
         console.router(),
     )
