@@ -135,10 +135,14 @@ class GuardedHttp(HttpToolsProtocol):
             self._read_bytes += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
             # Any other upgrade is only offered (RFC 9110 §7.8): the request is answered as it is.
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
+                if frames := data[upgrade.args[0] :]:
+                    # The base would lose them.
+                    protocol: Any = self.transport.get_protocol()
+                    protocol.data_received(frames)
         except httptools.HttpParserError as exc:
             self._refuse(_reason(exc))
         else:
