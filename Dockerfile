@@ -22,6 +22,7 @@ EXPOSE 8000 50051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
-# Tools of your own: mount their file and name it as the argument.
+# It listens on all addresses, so it does not start before it knows who may come in: -e GATEWAY_AUTH__KEYS='me sha256:… tools:*', a line
+# of `gateway keys new` (docs/authentication.md). Tools of your own: mount their file and name it as the argument.
 ENTRYPOINT ["gateway", "serve", "--host", "0.0.0.0", "--grpc-address", "0.0.0.0:50051"]
 CMD ["examples/ml_streaming.py"]

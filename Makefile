@@ -69,7 +69,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 # Tests that need one of these programs (program:package) are skipped where it isn't there; where we may, we install it.
-PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy faketime:faketime
+PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy nginx:nginx-light faketime:faketime
 
 .PHONY: packages
 packages:

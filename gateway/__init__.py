@@ -13,20 +13,24 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gateway.app import create_app as create_app
+    from gateway.client import AsyncClient as AsyncClient
+    from gateway.client import Client as Client
     from gateway.runtime.adapter import BaseAdapter as BaseAdapter
     from gateway.runtime.chunk import StreamChunk as StreamChunk
     from gateway.runtime.failure import ToolError as ToolError
     from gateway.runtime.tool import tool as tool
 
 _HOMES = {
+    "AsyncClient": "gateway.client.aio",
     "BaseAdapter": "gateway.runtime.adapter",
+    "Client": "gateway.client.client",
     "StreamChunk": "gateway.runtime.chunk",
     "ToolError": "gateway.runtime.failure",
     "tool": "gateway.runtime.tool",
     "create_app": "gateway.app",
 }
 
-__all__ = ["BaseAdapter", "StreamChunk", "ToolError", "__version__", "create_app", "tool"]
+__all__ = ["AsyncClient", "BaseAdapter", "Client", "StreamChunk", "ToolError", "__version__", "create_app", "tool"]
 
 
 def __getattr__(name: str) -> Any:

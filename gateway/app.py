@@ -7,22 +7,43 @@ runs are drained first, then the gRPC listener, the pools and the transports, ea
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import APIRouter, FastAPI
 
 from gateway import __version__
+from gateway.access import Access
+from gateway.bridge.authentication import CallerInterceptor
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.certificates import Certificates, CertificatesNotUsable
-from gateway.endpoints import background, call, docs, health, metrics, openapi, problem, runs, sessions, stream, tools, websocket
+from gateway.drain import Drain
+from gateway.endpoints import (
+    admin,
+    background,
+    call,
+    docs,
+    health,
+    metrics,
+    openapi,
+    probe,
+    problem,
+    runs,
+    sessions,
+    signin,
+    stream,
+    tickets,
+    tools,
+    websocket,
+)
 from gateway.endpoints.clients import TrustedProxies
 from gateway.endpoints.cors import Cors
 from gateway.endpoints.duplex import SocketSettings
@@ -36,11 +57,26 @@ from gateway.endpoints.requests import CallReader, RequestLimits
 from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
+from gateway.endpoints.visit import AccessLog
 from gateway.guard import ConnectionLimits
+from gateway.pools import Pools
 from gateway.runs.hub import Hub, HubLimits
+from gateway.runs.journal import RunLines
+from gateway.runs.quotas import CallerLimits, QuotaLimits, Quotas
 from gateway.runs.run import RunLimits
 from gateway.sessions import Sessions
-from gateway.settings import PoolSettings, ServerSettings, Settings, SettingsError, WorkerTlsSettings, is_public
+from gateway.settings import (
+    CallerLimitSettings,
+    LimitSettings,
+    PoolSettings,
+    ServerSettings,
+    Settings,
+    SettingsError,
+    TracingSettings,
+    WorkerTlsSettings,
+    is_public,
+)
+from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
 from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
@@ -51,8 +87,9 @@ from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
 
 if TYPE_CHECKING:
-    # Needs the extra `redis`.
+    # Need the extras `redis` and `otel`.
     from gateway.runs.shared import SharedRuns
+    from gateway.telemetry.tracing import Tracing
 
 _log = structlog.get_logger("gateway")
 
@@ -65,13 +102,12 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._transport: Transport | None = None
-        configured = settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)
-        self.pool_options = [pool_options(pool) for pool in configured]
-        self.pools = {
-            options.name: Pool(options, partial(self._connect, tls=worker_tls(pool)))
-            for options, pool in zip(self.pool_options, configured, strict=True)
-        }
-        self.catalog = Catalog(list(self.pools.values()))
+        self.pool_options = configured_pools(settings)
+        # How the workers of each pool are spoken to, by its name.
+        self._worker_tls = {pool.name: worker_tls(pool) for pool in settings.pools}
+        self._pools = Pools(self.pool_options, self._make_pool)
+        self.pools: Mapping[str, Pool] = self._pools.serving
+        self.catalog = Catalog(self.pools.values())
         server = settings.server
         runlog = settings.runlog
         limits = HubLimits(
@@ -82,12 +118,35 @@ class Gateway:
             run=RunLimits(runlog.run_limit_bytes, runlog.plain_run_limit_bytes, runlog.run_limit_chunks, server.heartbeat_s),
         )
         self.tally = RunTally() if server.metrics else None
-        self.hub = Hub(self.catalog, self.pools, limits, self.tally)
+        self.tracing = _tracing(settings.tracing)
+        journal = RunLines(every=settings.log.runs == "all")
+        self.hub = Hub(self.catalog, self.pools, limits, self.tally, tracer=self.tracing, journal=journal)
+        self._limit_callers(settings.limits)
         self.shared = self._shared_runs(settings)
         self.hub.others = self.shared
+        self.hub.memory.limit_bytes = server.memory_limit_bytes
+        if self.shared is not None:
+            shared_log = self.shared.log
+            self.hub.memory.sources["shared_log_queue"] = lambda: shared_log.queued_bytes
         self.sessions = Sessions(ttl_s=settings.sessions.ttl_s, limit=settings.sessions.limit, on_end=self._session_ended)
         self.sockets = Sockets(limit=server.sockets_limit, reconnect_ms=server.reconnect_ms)
         self.bridge: BridgeServer | None = None
+        # None: there is no authentication, everybody is ANONYMOUS.
+        self.access = Access(settings.auth, server.allowed_origins) if settings.auth.is_on else None
+        self._drain = Drain(self)
+        # What takes a changed setting over at once, by the name of the setting or of its section; must not raise. The drain reads
+        # its times when it begins.
+        self.reloads: dict[str, Callable[[Settings], None]] = {
+            "limits": lambda settings: self._limit_callers(settings.limits),
+            "log.level": lambda settings: logs.set_level(settings.log.level),
+            "server.memory_limit_bytes": lambda settings: self.hub.memory.change(settings.server.memory_limit_bytes),
+            "server.drain_delay_s": _nothing,
+            "server.drain_timeout_s": _nothing,
+        }
+        if self.access is not None:
+            self.reloads |= {"auth.keys": _nothing, "auth.keys_file": _nothing}
+        # What else runs in the root group, for as long as the gateway serves.
+        self.attendants: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.certificates, self.grpc_certificates = _certificates(server)
         self.connection_limits = ConnectionLimits(
             head_bytes=server.head_limit_bytes,
@@ -109,44 +168,54 @@ class Gateway:
         server = self.settings.server
         async with asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
-            keepers = [tasks.create_task(pool.run(), name=f"pool {name}") for name, pool in self.pools.items()]
+            keepers = [tasks.create_task(self._pools.run(), name="pools")]
+            self.hub.memory.start()
+            keepers += [tasks.create_task(attendant()) for attendant in self.attendants]
             if self.shared is not None:
                 keepers.append(tasks.create_task(self.shared.run(), name="shared runs"))
                 await self.shared.greet()
+            if self.access is not None:
+                keepers.append(tasks.create_task(self.access.run(), name="access"))
             try:
                 if server.grpc_address:
                     service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
                     credentials = None if self.grpc_certificates is None else self.grpc_certificates.grpc_credentials()
-                    self.bridge = BridgeServer(service, server.grpc_address, credentials)
+                    interceptors = [] if self.access is None else [CallerInterceptor(self.access.authenticator)]
+                    self.bridge = BridgeServer(service, server.grpc_address, credentials, interceptors=interceptors)
                     await self._listen(self.bridge)
                 yield
-                await self._drain()
+                await self._drain.runs()
+                await self._drain.workers()
+                if self.shared is not None:
+                    await self.shared.leave()
             finally:
+                self.hub.memory.stop()
                 if self.bridge is not None:
                     await self.bridge.stop(0)
                 for keeper in keepers:
                     keeper.cancel()
+                if self.tracing is not None:
+                    await self.tracing.aclose()
 
     async def drain_runs(self) -> None:
-        """Take no new runs, tell sockets to go away, and end the runs and sockets that are left when the drain's time is over."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.settings.server.drain_timeout_s
-        self.sockets.go_away()
-        if self.bridge is not None:
-            await self.bridge.drain()
-        await self.hub.drain(self.settings.server.drain_timeout_s)
-        if self.shared is not None:
-            await self.shared.drain(max(0.0, deadline - loop.time()))
-        await self.sockets.close(max(0.0, deadline - loop.time()))
+        """Take no new runs, tell everybody to go, and end what is left when the drain's time is over: see Drain."""
+        await self._drain.runs()
 
-    async def _drain(self) -> None:
-        await self.drain_runs()
-        if self.bridge is not None:
-            await self.bridge.stop(1)
-        for pool in self.pools.values():
-            await pool.drain(self.settings.server.drain_timeout_s)
-        if self.shared is not None:
-            await self.shared.leave()
+    def change_pools(self, settings: Settings) -> Coroutine[Any, Any, None]:
+        """Serve by the pools of other settings, and by new processes of those that stay: see Pools.change, which is returned.
+
+        Raises:
+            SettingsError: a file for the TLS towards a worker can't be used; nothing was changed.
+        """
+        before, self._worker_tls = self._worker_tls, {pool.name: worker_tls(pool) for pool in settings.pools}
+        spoken_to_otherwise = {name for name, tls in self._worker_tls.items() if name in before and before[name] != tls}
+        return self._pools.change(configured_pools(settings), spoken_to_otherwise)
+
+    def _make_pool(self, options: PoolOptions) -> Pool:
+        pool = Pool(options, partial(self._connect, tls=self._worker_tls.get(options.name)))
+        # The hub is made of the first pools.
+        pool.cause_of = lambda run_id: self.hub.cause_of(run_id)
+        return pool
 
     def _shared_runs(self, settings: Settings) -> SharedRuns | None:
         """Return what knows the other gateways; None where the log is in this process.
@@ -176,6 +245,13 @@ class Gateway:
             return SharedRuns(self.hub, runlog.url, gateway_id, options, session_ttl_s=settings.sessions.ttl_s)
         except ValueError as exc:
             raise SettingsError(f"runlog.url: {exc}") from exc
+
+    def _limit_callers(self, settings: LimitSettings) -> None:
+        limits = quota_limits(settings)
+        if self.hub.quotas is not None:
+            self.hub.quotas.change(limits)
+        elif limits:
+            self.hub.quotas = Quotas(limits)
 
     async def _listen(self, bridge: BridgeServer) -> None:
         try:
@@ -237,8 +313,11 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     )
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
     app.express = {"stream": stream_tool, "call": call_tool}
-    app.exposure = exposure = _exposure(server)
+    app.exposure = _exposure(server)
     app.on_error = partial(problem.respond, debug=server.debug)
+    app.on_socket_refused = websocket.refuse
+    access = gateway.access
+    check = None if access is None else access.authenticator.check
     routers: tuple[APIRouter, ...] = (
         stream.router(stream_tool),
         call.router(call_tool),
@@ -246,16 +325,26 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         background.router(reader, responses),
         runs.router(gateway.hub, reader, responses),
         sessions.router(gateway.sessions, limits, gateway.hub),
+        admin.router(gateway.hub),
         health.router(gateway.hub),
         docs.router(),
-        websocket.router(reader, socket_settings, exposure, gateway.sockets),
+        websocket.router(reader, socket_settings, gateway.sockets, check),
     )
+    if server.probes:
+        routers += (probe.router(body_limit_bytes=server.body_limit_bytes, heartbeat_s=server.heartbeat_s),)
+    if gateway.settings.log.access:
+        app.access = AccessLog()
+    if access is not None:
+        app.admission = access.admission(gateway.hub)
+        sign_in = signin.router(access.authenticator.check, access.sessions, access.cookie, ttl_s=gateway.settings.auth.cookie_ttl_s)
+        routers += (sign_in, tickets.router(access.tickets))
     if gateway.tally is not None:
         app.responses = ResponseTally()
         routers += (metrics.router(_metrics(gateway, gateway.tally, app.responses)),)
     for router in routers:
         app.include_router(router)
-    openapi.install(app, gateway.catalog.list)
+    describe = openapi.install if access is None else openapi.install_secured
+    describe(app, gateway.catalog.list)
     return app
 
 
@@ -265,10 +354,28 @@ def demo_adapter() -> Path:
     return next(path for path in candidates if path.is_file())
 
 
+def configured_pools(settings: Settings) -> list[PoolOptions]:
+    """Return what the pools of the settings are told; without any, the demo tools' pool."""
+    return [pool_options(pool) for pool in settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)]
+
+
 def pool_options(pool: PoolSettings) -> PoolOptions:
     """Return what a pool is told, from its settings."""
     values = pool.model_dump(exclude={"kind", "tls"})
     return PoolOptions(kind="local" if pool.adapter is not None else "addresses", **values)
+
+
+def quota_limits(limits: LimitSettings) -> QuotaLimits:
+    """Return what callers are allowed, from the settings: what a caller's own table doesn't say is as for everybody, 0 is no limit."""
+    callers = {name: _caller_limits(own, limits) for name, own in limits.callers.items()}
+    return QuotaLimits(_caller_limits(limits, limits), callers, limits.count_loopback)
+
+
+def _caller_limits(own: CallerLimitSettings, default: CallerLimitSettings) -> CallerLimits:
+    said = default.model_dump(include=set(CallerLimitSettings.model_fields)) | own.model_dump(
+        include=set(CallerLimitSettings.model_fields), exclude_none=True
+    )
+    return CallerLimits(**{name: value or None for name, value in said.items()})
 
 
 def worker_tls(pool: PoolSettings) -> TlsOptions | None:
@@ -311,6 +418,33 @@ def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metr
     return Metrics(
         version=__version__, transport=gateway.settings.transport, collectors=[RunTotals(runs), state, ResponseTotals(responses)]
     )
+
+
+def _nothing(settings: Settings) -> None:
+    """Take over nothing: who needs the setting reads it anew."""
+
+
+def _tracing(settings: TracingSettings) -> Tracing | None:
+    """Return what traces runs, None where nobody asks for that.
+
+    Raises:
+        SettingsError: the settings ask for it, and the packages for it are missing.
+    """
+    is_asked_for = settings.exporter == "otlp" or settings.endpoint is not None
+    variables = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    is_off = settings.exporter == "none" or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if is_off or not (is_asked_for or any(os.environ.get(name) for name in variables)):
+        return None
+    try:
+        from gateway.telemetry.tracing import Tracing, otlp
+    except ImportError as exc:
+        missing = f"tracing needs the extra `otel`: pip install 'snakepit-gateway[otel]' ({exc})"
+        if is_asked_for:
+            raise SettingsError(f"tracing: {missing}") from exc
+        # Such variables may be there for everything on a machine.
+        _log.warning("runs are not traced", reason=missing)
+        return None
+    return Tracing(otlp(settings.endpoint), version=__version__, service_name=settings.service_name, sample_ratio=settings.sample_ratio)
 
 
 def _exposure(server: ServerSettings) -> Exposure:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from gateway.caller import ANONYMOUS, Caller
+from gateway.correlation import UNCORRELATED, Correlation, Trace
 
 # The mapping that is empty, and stays so.
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -31,7 +32,7 @@ class ToolCall(NamedTuple):
     `arguments` holds JSON values; `binary` raw bytes that replace an argument of the same name. `timeout_s` is
     the budget of the whole run, queue included. `metadata` reaches the adapter as its session context's
     `request_metadata`. `pool` and `affinity` None: the tool's pool and that pool's own setting.
-    `caller` is who asked.
+    `caller` is who asked, `correlation` what ties the run to other systems' records; `trace` hears what becomes of it, None: nobody does.
     """
 
     tool: str
@@ -44,3 +45,18 @@ class ToolCall(NamedTuple):
     metadata: Mapping[str, str] = NOTHING
     binary: Mapping[str, bytes] = NOTHING
     caller: Caller = ANONYMOUS
+    correlation: Correlation = UNCORRELATED
+    trace: Trace | None = None
+
+    def bare(self) -> ToolCall:
+        """Return the call without what it carried: what is worth keeping of one that is over."""
+        return ToolCall(
+            self.tool,
+            NOTHING,
+            self.timeout_s,
+            self.streaming,
+            self.session_id,
+            self.pool,
+            caller=self.caller,
+            correlation=self.correlation,
+        )

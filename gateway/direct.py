@@ -14,12 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from gateway.correlation import correlation_of
 from gateway.endpoints.exchange import Headers
 from gateway.endpoints.exposure import ANSWER_HEADERS
 from gateway.endpoints.express import Endpoint, ExpressApp
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import body_too_large, is_declared_larger
 from gateway.endpoints.response import RunStream
+from gateway.endpoints.visit import LEFT
 
 if TYPE_CHECKING:
     from gateway.server import LinkedHttp
@@ -83,6 +85,7 @@ class DirectExchange:
         "_protocol",
         "_room_bytes",
         "_scope",
+        "_sent_bytes",
         "_tool",
         "_transport",
         "disconnected",
@@ -107,10 +110,15 @@ class DirectExchange:
         self._app = app
         self._endpoint = endpoint
         self._tool = tool
-        self._scope: Any = protocol.scope
+        scope: Any = protocol.scope
+        self._scope = scope
         # The body's parts, and how much more may come; nothing is kept of a GET's.
         self._body: list[bytes] = []
         self._room_bytes = endpoint.body_limit_bytes
+        # Of the response's body; -1 before it began.
+        self._sent_bytes = -1
+        if app.access is not None:
+            app.access.arrived(scope)
 
     @classmethod
     def of(cls, protocol: LinkedHttp) -> DirectExchange | None:
@@ -152,6 +160,11 @@ class DirectExchange:
         declared = next((value for name, value in self._scope["headers"] if name == b"content-length"), b"")
         return is_declared_larger(declared.decode("latin-1"), self._endpoint.body_limit_bytes)
 
+    @property
+    def body_bytes(self) -> int:
+        """What is held of the body, while it is being read."""
+        return sum(map(len, self._body))
+
     def start(self) -> None:
         """Answer the request, which is complete."""
         self.more_body = False
@@ -167,6 +180,7 @@ class DirectExchange:
         """The connection was lost."""
         self._head = b""
         self._protocol.direct = None
+        self._log()
         self.on_lost()
 
     # The response: Exchange.
@@ -178,8 +192,10 @@ class DirectExchange:
     def begin(self, headers: Headers, body: bytes) -> None:
         more: Headers = self._scope.get(ANSWER_HEADERS, ())
         lines = [b"%b: %b\r\n" % header for header in (*self._protocol.server_state.default_headers, *headers, *more)]
+        lines.append(b"x-request-id: %b\r\n" % correlation_of(self._scope).request_id.encode("ascii"))
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
+        self._sent_bytes = len(body)
         if (responses := self._app.responses) is not None:
             responses.response_began(self._endpoint.route, 200)
         # Held until the end of this turn of the loop: a short stream's end leaves with its beginning.
@@ -187,6 +203,7 @@ class DirectExchange:
         self._protocol.loop.call_soon(self._flush)
 
     def write(self, body: bytes) -> None:
+        self._sent_bytes += len(body)
         if self._head:
             self._flush()
         if len(body) < JOIN_LIMIT_BYTES:
@@ -196,8 +213,10 @@ class DirectExchange:
 
     def finish(self, body: bytes) -> None:
         head, self._head = self._head, b""
+        self._sent_bytes += len(body)
         self._transport.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body) if body else head + b"0\r\n\r\n")
         self._end()
+        self._log()
         if not self.keep_alive:
             self._transport.close()
         self._protocol.on_response_complete()
@@ -205,9 +224,15 @@ class DirectExchange:
     def hand_over(self, response: Response) -> None:
         self._answer(response, more_body=False)
 
+    def cut(self, farewell: bytes) -> None:
+        if self.writable:
+            self.write(farewell)
+        self.abort()
+
     def abort(self) -> None:
         self._head = b""
         self._end()
+        self._log()
         self._transport.abort()
 
     def _flush(self) -> None:
@@ -218,6 +243,12 @@ class DirectExchange:
     def _answer(self, response: Response, *, more_body: bool) -> None:
         self._end()
         self._protocol.answer_with(self._app.counted(response, self._endpoint), self._scope, more_body=more_body)
+
+    def _log(self) -> None:
+        """Write the access log's line on a request that was answered here, or whose client did not wait for it."""
+        if (access := self._app.access) is not None:
+            began = self._sent_bytes >= 0
+            access.over(self._scope, route=self._endpoint.route, status=200 if began else LEFT, size_bytes=max(self._sent_bytes, 0))
 
     def _end(self) -> None:
         """Nothing more is heard or said on this exchange."""

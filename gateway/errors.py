@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from gateway.quota import Quota
+
 
 class Code(IntEnum):
     """The gRPC status codes, by their numbers on the wire."""
@@ -117,8 +119,17 @@ PROBLEMS: Mapping[str, Problem] = {
     "run-not-found": Problem(Code.NOT_FOUND, "Run not found"),
     "run-expired": Problem(Code.NOT_FOUND, "The run is over and forgotten", 410),
     "pool-not-found": Problem(Code.NOT_FOUND, "Pool not found"),
+    # who asks
+    "unauthenticated": Problem(Code.UNAUTHENTICATED, "Authentication is needed"),
+    "invalid-credential": Problem(Code.UNAUTHENTICATED, "The credential is not valid"),
+    "credential-conflict": Problem(Code.INVALID_ARGUMENT, "The request has more than one credential"),
+    "auth-expired": Problem(Code.UNAUTHENTICATED, "The credential has expired"),
+    "scope-missing": Problem(Code.PERMISSION_DENIED, "The credential does not reach so far"),
+    "auth-unavailable": Problem(Code.UNAVAILABLE, "The credential can't be checked now"),
     # capacity
     "too-many-streams": Problem(Code.RESOURCE_EXHAUSTED, "Too many open streams"),
+    "quota-exceeded": Problem(Code.RESOURCE_EXHAUSTED, "A limit of the caller's is reached"),
+    "memory-pressure": Problem(Code.UNAVAILABLE, "The gateway is short of memory"),
     "pool-saturated": Problem(Code.UNAVAILABLE, "Pool is saturated"),
     "queue-timeout": Problem(Code.UNAVAILABLE, "Request timed out in queue"),
     "worker-busy": Problem(Code.UNAVAILABLE, "Preferred worker is busy"),
@@ -148,7 +159,8 @@ class FieldError(NamedTuple):
 class GatewayError(Exception):
     """Something a caller is told about: a row of PROBLEMS with the particulars of this case.
 
-    `detail` is for people and says what was wrong and what is allowed. `retry_after_s` becomes Retry-After.
+    `detail` is for people and says what was wrong and what is allowed. `retry_after_s` becomes Retry-After, `quotas` (the
+    caller's limits, the one that is reached first) the RateLimit fields.
     """
 
     def __init__(
@@ -159,6 +171,7 @@ class GatewayError(Exception):
         errors: Sequence[FieldError] = (),
         retry_after_s: float | None = None,
         extra: Mapping[str, Any] | None = None,
+        quotas: Sequence[Quota] = (),
     ) -> None:
         super().__init__(detail)
         self.problem = problem
@@ -166,6 +179,7 @@ class GatewayError(Exception):
         self.errors = tuple(errors)
         self.retry_after_s = retry_after_s
         self.extra = dict(extra or {})
+        self.quotas = tuple(quotas)
 
     @property
     def code(self) -> Code:

@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 
 
 class Outcome(StrEnum):
-    """How a run ended: the `status` of its end event."""
+    """How a run ended, or one reader of it: the `status` of its end event."""
 
     OK = "ok"
     ERROR = "error"
@@ -26,6 +26,12 @@ class Outcome(StrEnum):
     DEADLINE = "deadline"
     EXPIRED = "expired"
     SHUTDOWN = "shutdown"
+    # Of one reader, whose credential has expired: the run may go on.
+    AUTH_EXPIRED = "auth_expired"
+
+
+# Outcomes of a reader, never of a run.
+READER_OUTCOMES = frozenset({Outcome.EXPIRED, Outcome.AUTH_EXPIRED})
 
 
 @dataclass(frozen=True, slots=True)

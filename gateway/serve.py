@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -14,17 +15,27 @@ import structlog
 from gateway import server
 from gateway.app import Gateway, create_app
 from gateway.endpoints import openapi
+from gateway.reload import Reload
 from gateway.runtime import compat, loading
-from gateway.settings import Settings, SettingsError, is_public
+from gateway.settings import Settings, SettingsError, check_exposure, is_public
 from gateway.telemetry import logs
 from gateway.workers.description import Tool
 
 _log = structlog.get_logger("gateway")
 
 
-def run_server(settings: Settings) -> int:
-    """Serve until a signal; return the exit code: 0, 1 when an address can't be bound, 2 when the settings can't be used."""
+def run_server(settings: Settings, load: Callable[[], Settings], *, watch: bool = False) -> int:
+    """Serve until a signal; return the exit code: 0, 1 when an address can't be bound, 2 when the settings can't be used.
+
+    `load` reads the settings again, for SIGHUP. `watch`: changed code of adapters is taken over at once. The exit code is
+    128 and the signal's number where a second signal has cut the drain short.
+    """
     logs.configure(settings.log.level, settings.log.format)
+    try:
+        check_exposure(settings)
+    except SettingsError as exc:
+        _log.error("not started: it would be open to everybody", reason=str(exc))
+        return 2
     try:
         sock = server.bind(settings.server.host, settings.server.port)
     except OSError as exc:
@@ -35,12 +46,20 @@ def run_server(settings: Settings) -> int:
     except SettingsError as exc:
         _log.error("settings can't be used", reason=str(exc))
         return 2
+    reload = Reload(gateway, load)
+    gateway.attendants.append(reload.run)
+    if watch:
+        # Nobody else needs the package behind it.
+        from gateway.sourcewatch import SourceWatch
+
+        gateway.attendants.append(SourceWatch(gateway).run)
     app = create_app(gateway=gateway)
     host, port = sock.getsockname()[:2]
-    if is_public(host):
-        _log.warning("listening on a public address without authentication", host=host)
+    if is_public(host) and gateway.access is None:
+        _log.warning("listening on a public address without authentication, as --insecure wants it", host=host)
     tls = None if gateway.certificates is None else gateway.certificates.context
-    http = server.build(app, drain=gateway.drain_runs, limits=gateway.connection_limits, tls=tls)
+    http = server.build(app, drain=gateway.drain_runs, limits=gateway.connection_limits, tls=tls, reload=reload.ask)
+    gateway.hub.memory.sources["connections"] = http.held_bytes
     name = "localhost" if host == "127.0.0.1" else f"[{host}]" if ":" in host else host
     _log.info("HTTP listens", url=f"{'http' if tls is None else 'https'}://{name}:{port}")
     # What is loaded by now stays: the collector need not look at it again. A request makes some hundred objects and
@@ -55,7 +74,8 @@ def run_server(settings: Settings) -> int:
         except SystemExit:
             # uvicorn's way to say that the app did not start; it has logged why.
             return 1
-    return 0
+    # As a shell says it of a program that a signal has ended: not all was told that there was to tell.
+    return 0 if http.forced_by is None else 128 + http.forced_by
 
 
 def openapi_document(settings: Settings) -> dict[str, Any]:

@@ -45,6 +45,12 @@ FRAGMENTS_LIMIT = 1024
 TLS_SHUTDOWN_S = 5.0
 
 
+class ListenerState(GuardedState):
+    """What the connections of one server share. `leaving`: the server drains, so no connection is kept for another request."""
+
+    leaving = False
+
+
 class LinkedHttp(GuardedHttp):
     """HTTP/1.1 that answers streams and calls without ASGI (direct.py), and is all other responses' ClientLink.
 
@@ -89,6 +95,8 @@ class LinkedHttp(GuardedHttp):
             self.cycle = cycle
         else:
             super().take_head()
+        if getattr(self.server_state, "leaving", False) and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def take_body(self, body: bytes) -> None:
         if self.direct is not None and self.cycle is self.direct:  # type: ignore[comparison-overlap]
@@ -193,21 +201,32 @@ class Server(uvicorn.Server):
     """uvicorn's server with our drain: the first signal drains and then stops, the second stops at once."""
 
     def __init__(
-        self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]], limits: ConnectionLimits, tls: ssl.SSLContext | None
+        self,
+        config: uvicorn.Config,
+        drain: Callable[[], Awaitable[None]],
+        limits: ConnectionLimits,
+        tls: ssl.SSLContext | None,
+        reload: Callable[[], None] | None,
     ) -> None:
         super().__init__(config)
-        self.server_state = self._state = GuardedState(limits)
+        self.server_state = self._state = ListenerState(limits)
+        # The second signal, where one has come.
+        self.forced_by: signal.Signals | None = None
         self._drain = drain
+        self._reload = reload
         self._tls = tls
         self._signalled = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT by the event loop: what they start is a coroutine."""
+        """Take SIGTERM, SIGINT and, where there is something to reload, SIGHUP by the event loop: what they start is a coroutine."""
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
+        signals = [signal.SIGTERM, signal.SIGINT]
         for number in signals:
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
+        if self._reload is not None:
+            signals.append(signal.SIGHUP)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             yield
         finally:
@@ -243,13 +262,27 @@ class Server(uvicorn.Server):
             self.should_exit = True
             await ticker
 
-    def _on_signal(self) -> None:
+    def held_bytes(self) -> int:
+        """Return what is held for all connections: what slow ones have yet to take, and the parts of bodies that are being read."""
+        return sum(_held_bytes(connection) for connection in list(self._state.connections))
+
+    def _on_signal(self, number: signal.Signals) -> None:
         if self._signalled.is_set():
             _log.warning("second signal: stopping at once")
+            self.forced_by = number
             self.should_exit = self.force_exit = True
         else:
-            _log.info("signal: draining")
+            _log.info("signal: draining", signal=number.name)
+            self._leave()
             self._signalled.set()
+
+    def _leave(self) -> None:
+        """Have each connection close behind its response, this one or the next: those who stayed would hold on to a gateway that goes."""
+        self._state.leaving = True
+        for connection in self._state.connections:
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                cycle.keep_alive = False
 
 
 def build(
@@ -258,10 +291,11 @@ def build(
     drain: Callable[[], Awaitable[None]],
     limits: ConnectionLimits | None = None,
     tls: ssl.SSLContext | None = None,
+    reload: Callable[[], None] | None = None,
 ) -> Server:
     """Return the server for an app. `drain` is awaited on the first signal, while requests are still answered.
 
-    `limits` None: those of ConnectionLimits itself. `tls` None: plain HTTP.
+    `limits` None: those of ConnectionLimits itself. `tls` None: plain HTTP. `reload` is called on SIGHUP.
     """
     limits = limits or ConnectionLimits()
     config = uvicorn.Config(
@@ -284,7 +318,7 @@ def build(
         # After our drain everything has ended; this is for what ignores that.
         timeout_graceful_shutdown=3,
     )
-    return Server(config, drain, limits, tls)
+    return Server(config, drain, limits, tls, reload)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -314,6 +348,16 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+def _held_bytes(connection: Any) -> int:
+    transport, cycle = connection.transport, getattr(connection, "cycle", None)
+    held: int = 0 if transport is None or transport.is_closing() else transport.get_write_buffer_size()
+    if isinstance(cycle, DirectExchange):
+        held += cycle.body_bytes
+    elif cycle is not None:
+        held += len(cycle.body)
+    return held
 
 
 def _tls_extension(transport: asyncio.Transport) -> Mapping[str, Any]:

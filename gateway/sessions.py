@@ -3,10 +3,14 @@
 Owned by the app, used by both front doors. A session lives for `ttl_s` after its last use; at most `limit` are
 kept. Over HTTP any use creates it; over gRPC it has to be initialised first, as in Snakepit's BridgeServer
 (contract §5). Which worker a session is tied to is the pool's knowledge, not this module's.
+
+Ids are each caller's own: two callers who choose the same id have two sessions. `Session.id` is what its caller calls it;
+`Session.key` is what everything behind the front doors does, workers included, which keep a session's state by it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import time
@@ -14,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from gateway.caller import ANONYMOUS, Caller
 from gateway.errors import FieldError, GatewayError
 
 _VALID_ID = re.compile(r"[A-Za-z0-9._:~@-]{1,128}")
@@ -32,9 +37,10 @@ class RegisteredTool:
 
 @dataclass(slots=True)
 class Session:
-    """One session. `created_at` and `last_used_at` are Unix seconds; `tools` at most TOOLS_LIMIT."""
+    """One session. `key`: see the module. `created_at` and `last_used_at` are Unix seconds; `tools` at most TOOLS_LIMIT."""
 
     id: str
+    key: str
     created_at: float
     last_used_at: float
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -42,7 +48,7 @@ class Session:
 
 
 class Sessions:
-    """The sessions of this gateway, least recently used first. `on_end` is told the id of each one that is over."""
+    """The sessions of this gateway, least recently used first. `on_end` is told the key of each one that is over."""
 
     def __init__(
         self,
@@ -61,8 +67,8 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def use(self, session_id: str, metadata: Mapping[str, str] | None = None) -> Session:
-        """Return the session, made if there is none, and begin its time to live anew.
+    def use(self, session_id: str, caller: Caller, metadata: Mapping[str, str] | None = None) -> Session:
+        """Return the caller's session, made if there is none, and begin its time to live anew.
 
         A full table drops its least recently used session.
 
@@ -71,34 +77,39 @@ class Sessions:
         """
         now = self._clock()
         self._expire(now)
-        session = self._sessions.get(session_id)
+        key = session_key(session_id, caller.id)
+        session = self._sessions.get(key)
         if session is None:
             check_session_id(session_id)
-            session = self._sessions[session_id] = Session(session_id, now, now, dict(metadata or {}))
+            session = self._sessions[key] = Session(session_id, key, now, now, dict(metadata or {}))
             if len(self._sessions) > self._limit:
-                self.end(next(iter(self._sessions)))
+                self._end(next(iter(self._sessions)))
         session.last_used_at = now
-        self._sessions.move_to_end(session_id)
+        self._sessions.move_to_end(key)
         return session
 
-    def create(self, session_id: str | None = None, metadata: Mapping[str, str] | None = None) -> Session:
-        """Return a new session, or the one with that id."""
-        return self.use(session_id if session_id is not None else f"s_{secrets.token_hex(10)}", metadata)
+    def create(self, session_id: str | None, caller: Caller, metadata: Mapping[str, str] | None = None) -> Session:
+        """Return a new session of the caller's, or the one with that id; None: a new id."""
+        return self.use(session_id if session_id is not None else f"s_{secrets.token_hex(10)}", caller, metadata)
 
-    def get(self, session_id: str, *, touch: bool = False) -> Session | None:
-        """Return the session, or None where there is none (any more). `touch` begins its time to live anew."""
+    def get(self, session_id: str, caller: Caller, *, touch: bool = False) -> Session | None:
+        """Return the caller's session, or None where it has none (any more). `touch` begins its time to live anew."""
         self._expire(self._clock())
-        session = self._sessions.get(session_id)
+        key = session_key(session_id, caller.id)
+        session = self._sessions.get(key)
         if session is not None and touch:
             session.last_used_at = self._clock()
-            self._sessions.move_to_end(session_id)
+            self._sessions.move_to_end(key)
         return session
 
-    def end(self, session_id: str) -> bool:
-        """Forget a session; return whether there was one."""
-        if self._sessions.pop(session_id, None) is None:
+    def end(self, session_id: str, caller: Caller) -> bool:
+        """Forget a session of the caller's; return whether there was one."""
+        return self._end(session_key(session_id, caller.id))
+
+    def _end(self, key: str) -> bool:
+        if self._sessions.pop(key, None) is None:
             return False
-        self._on_end(session_id)
+        self._on_end(key)
         return True
 
     def _expire(self, now: float) -> None:
@@ -106,7 +117,22 @@ class Sessions:
             oldest = next(iter(self._sessions.values()))
             if now - oldest.last_used_at < self._ttl_s:
                 return
-            self.end(oldest.id)
+            self._end(oldest.key)
+
+
+def session_key(session_id: str, caller_id: str) -> str:
+    """Return what a caller's session is called behind the front doors: no other caller's is called so."""
+    return session_id if caller_id == ANONYMOUS.id else f"{session_id}~{_mark(caller_id)}"
+
+
+def session_id_of(key: str, caller_id: str) -> str:
+    """Return what the caller calls a session, by its key."""
+    return key if caller_id == ANONYMOUS.id else key.removesuffix(f"~{_mark(caller_id)}")
+
+
+def _mark(caller_id: str) -> str:
+    # As long for everybody, so that it is always the end that tells callers apart, whatever ids they choose.
+    return hashlib.sha256(caller_id.encode()).hexdigest()[:24]
 
 
 def check_session_id(session_id: str) -> None:

@@ -1,6 +1,6 @@
 """What an operator can set: command line > environment (`GATEWAY_…`, `__` between levels) > `.env` > TOML file > defaults.
 
-Read by app.py and cli.py only; every other module is handed the values it needs. A key that nobody knows is an
+Read by app.py and cli/serve.py only; every other module is handed the values it needs. A key that nobody knows is an
 error that names the nearest known one. Source: docs of the protocol, section 7.
 """
 
@@ -11,10 +11,10 @@ import ipaddress
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as ValueNotRead
 
@@ -25,11 +25,13 @@ from gateway.endpoints.origin import ANY, parse_origin
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 ByteCount = Annotated[int, Field(ge=1)]
+# Of tokens: asymmetric ones alone. With a symmetric one, who knows the public key could sign (RFC 8725 §2.1).
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 
 
 ENV_PREFIX = "GATEWAY_"
 # Variables of that prefix which are no settings: the client commands' own.
-OTHER_VARIABLES = frozenset({"GATEWAY_URL"})
+OTHER_VARIABLES = frozenset({"GATEWAY_URL", "GATEWAY_KEY"})
 
 
 def _network(text: str) -> str:
@@ -119,13 +121,22 @@ class ServerSettings(Section):
     trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     # Keys of `_meta.<key>` that a request may set in its call's metadata.
     meta_keys: tuple[str, ...] = ()
+    # How long after a signal new runs still begin, while /readyz says 503 already: for those who route to hear of it.
+    drain_delay_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
     # How long a drain waits for open runs; about how long it tells WebSocket clients to wait before they connect again.
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     reconnect_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 2000
+    # What runs' logs, slow connections, bodies and the shared log's queue may hold together; over it logs go, then new runs are
+    # refused, then the slowest readers are cut. By default only the bounds of each hold.
+    memory_limit_bytes: ByteCount | None = None
     # Whether there is GET /metrics, for Prometheus; without it nothing is counted.
     metrics: bool = True
+    # Whether `gateway doctor` can measure the path to here: streams of its own, at most 20 at once.
+    probes: bool = True
     # Tracebacks of tools in problem documents.
     debug: bool = False
+    # Serve on a public address without authentication, which is otherwise refused.
+    insecure: bool = False
 
     @model_validator(mode="after")
     def _certificates_are_whole(self) -> ServerSettings:
@@ -145,6 +156,47 @@ class ServerSettings(Section):
             raise ValueError(
                 'allowed_credentials: with allowed_origins = ["*"] every page on the web could act as its visitor; name the origins'
             )
+        return self
+
+
+class AuthSettings(Section):
+    """`[auth]`: who may come in. `auto`: authentication is on where there are keys or an identity provider."""
+
+    mode: Literal["auto", "on", "off"] = "auto"
+    # API keys, a line each: NAME sha256:HASH SCOPE…; `gateway keys new` makes one. In a file, or here (`;` ends a line, too).
+    keys_file: Path | None = None
+    keys: str = ""
+    # The JWKS of an identity provider, a URL or a file, and what its tokens have to say.
+    jwks: str | None = None
+    issuer: str | None = None
+    audience: str | None = None
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = get_args(Algorithm)
+    leeway_s: Annotated[int, Field(ge=0, le=600)] = 30
+    scope_claim: str = "scope"
+    jwks_refresh_s: Seconds = 300.0
+    # Signs session cookies and tickets; gateways that share a log need the same one. None: one of this process's own.
+    secret: SecretStr | None = None
+    # How long a session cookie lives; whether it is for HTTPS alone, None: as the request came.
+    cookie_ttl_s: Seconds = 12 * 3600.0
+    cookie_secure: bool | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether callers have to say who they are."""
+        return self.mode == "on" or (self.mode == "auto" and self._has_callers)
+
+    @property
+    def _has_callers(self) -> bool:
+        return bool(self.keys_file or self.keys or self.jwks)
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> AuthSettings:
+        if self.mode == "on" and not self._has_callers:
+            raise ValueError("mode is 'on', but nobody could come in: there are no keys_file, keys or jwks")
+        if self.jwks is not None and not (self.issuer and self.audience):
+            raise ValueError("jwks needs issuer and audience: a token that is for somebody else must not do")
+        if self.secret is not None and len(self.secret.get_secret_value()) < 32:
+            raise ValueError("secret has less than 32 characters; `openssl rand -base64 32` makes one")
         return self
 
 
@@ -178,11 +230,45 @@ class RunLogSettings(Section):
     kept_runs_limit: Count = 10_000
 
 
+class CallerLimitSettings(Section):
+    """What one caller may take; 0 for no limit, what isn't said is as for everybody.
+
+    `streams`: runs that are queued or running at once. The other two: within any minute.
+    """
+
+    streams: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    starts_per_minute: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    bytes_per_minute: Annotated[int, Field(ge=0)] | None = None
+
+
+class LimitSettings(CallerLimitSettings):
+    """`[limits]`: what every caller may take, and in `[limits.callers.NAME]` one whose id is that. By default there is no limit."""
+
+    callers: dict[str, CallerLimitSettings] = {}
+    # Whether anonymous callers on this machine are counted, too: all together. A proxy here speaks for everybody.
+    count_loopback: bool = False
+
+
 class LogSettings(Section):
     """`[log]`."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
+    # Which runs get a line when they end: all, or those that failed or ran out of time.
+    runs: Literal["errors", "all"] = "errors"
+    # A line on each request: never its query string.
+    access: bool = False
+
+
+class TracingSettings(Section):
+    """`[tracing]`: a span for each run (extra `otel`); what is not said here, the standard OTEL_… variables say."""
+
+    # `auto`: where there is an endpoint, here or in OTEL_EXPORTER_OTLP_ENDPOINT or …_TRACES_ENDPOINT.
+    exporter: Literal["auto", "otlp", "none"] = "auto"
+    # Where spans go, over OTLP/HTTP: a whole URL, such as http://localhost:4318/v1/traces.
+    endpoint: Annotated[str, Field(pattern=r"^https?://.")] | None = None
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    service_name: str | None = None
 
 
 class WorkerTlsSettings(Section):
@@ -254,9 +340,12 @@ class Settings(BaseSettings):
     )
 
     server: ServerSettings = ServerSettings()
+    auth: AuthSettings = AuthSettings()
     sessions: SessionSettings = SessionSettings()
     runlog: RunLogSettings = RunLogSettings()
+    limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     pools: tuple[PoolSettings, ...] = ()
     # How calls reach the workers.
     transport: Literal["lane", "grpcio"] = "lane"
@@ -318,6 +407,31 @@ def is_public(host: str) -> bool:
         return True
 
 
+def is_public_address(address: str) -> bool:
+    """Return whether a gRPC address, `host:port` or `unix:/path`, can be reached from other machines; empty: there is none."""
+    if not address or address.startswith("unix:"):
+        return False
+    return is_public(address.removeprefix("dns:///").rpartition(":")[0].strip("[]"))
+
+
+def check_exposure(settings: Settings) -> None:
+    """Return if others than this machine's users can't get in, or have to say who they are, or that is wanted.
+
+    Raises:
+        SettingsError: what is open, and what to do.
+    """
+    server = settings.server
+    public = [f"server.host {server.host}"] * is_public(server.host)
+    public += [f"server.grpc_address {server.grpc_address}"] * is_public_address(server.grpc_address)
+    if not public or settings.auth.is_on or server.insecure:
+        return
+    raise SettingsError(
+        f"{' and '.join(public)} can be reached from other machines, and there is no authentication. "
+        "Make a key (gateway keys new NAME --scope 'tools:*') and set GATEWAY_AUTH__KEYS or [auth] keys_file to its line, "
+        "or set [auth] jwks. Or listen on 127.0.0.1; or, where the network lets in nobody else, say --insecure or [server] insecure = true"
+    )
+
+
 def _explain(error: Any) -> str:
     """Return one mistake as a line: where, what, and the nearest known key."""
     path = [str(part) for part in error["loc"]]
@@ -332,15 +446,20 @@ def _explain(error: Any) -> str:
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "server": ServerSettings,
+    "auth": AuthSettings,
     "sessions": SessionSettings,
     "runlog": RunLogSettings,
+    "limits": LimitSettings,
     "log": LogSettings,
+    "tracing": TracingSettings,
     "pools": PoolSettings,
 }
 
 
 def _known_keys(path: list[str]) -> list[str]:
     model: type[BaseModel] = _SECTIONS.get(path[0], Settings) if path else Settings
+    if path[:2] == ["limits", "callers"]:
+        model = CallerLimitSettings
     return list(model.model_fields)
 
 

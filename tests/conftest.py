@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +20,8 @@ from gateway.app import Gateway, create_app
 from gateway.call import ToolCall
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import ChunkAttributes
-from gateway.settings import PoolSettings, RunLogSettings, ServerSettings, Settings
-from gateway.telemetry.tally import STOP_BOUNDS_S, Histogram
+from gateway.settings import AuthSettings, LimitSettings, LogSettings, PoolSettings, RunLogSettings, ServerSettings, Settings
+from gateway.telemetry.tally import STOP_BOUNDS_S, STOP_CAUSES, Histogram
 from gateway.workers.description import Tool
 from gateway.workers.dispatch import Ticket
 from gateway.workers.lease import LeaseHolder, LeaseRequest
@@ -29,7 +30,11 @@ from gateway.workers.toolstream import ToolEnd, ToolSink
 TIMEOUT_S = 10.0
 
 # Not structlog's default, which renders tracebacks for people, at seconds each.
-structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
+structlog.configure(
+    processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
+    # What a command prints is looked at.
+    logger_factory=structlog.PrintLoggerFactory(sys.__stderr__),
+)
 # No deadline: the machine may be busy with other things.
 settings.register_profile("gateway", max_examples=60, deadline=None)
 settings.load_profile("gateway")
@@ -45,11 +50,14 @@ async def until(condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> N
 class FakeCall:
     """One execution as the run sees it (a StreamCall), and the worker's side of it, which the test plays."""
 
-    def __init__(self, call: ToolCall, run_id: str, timeout_s: float, sink: ToolSink, pool: FakePool) -> None:
+    def __init__(
+        self, call: ToolCall, run_id: str, timeout_s: float, sink: ToolSink, pool: FakePool, metadata: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self.call = call
         self.run_id = run_id
         self.timeout_s = timeout_s
         self.sink = sink
+        self.metadata = dict(metadata)
         self.paused = False
         self.pauses = 0
         self.cancelled = asyncio.Event()
@@ -103,7 +111,7 @@ class FakeLease:
         self._pool = pool
 
     def execute(self, call: ToolCall, run_id: str, timeout_s: float, sink: ToolSink, metadata: Any = ()) -> FakeCall:
-        fake = FakeCall(call, run_id, timeout_s, sink, self._pool)
+        fake = FakeCall(call, run_id, timeout_s, sink, self._pool, metadata)
         self._pool.in_flight += 1
         self._pool.started(fake)
         return fake
@@ -173,7 +181,7 @@ def fake_tools(pool: str) -> dict[str, Tool]:
     return {tool.name: tool for tool in tools}
 
 
-@dataclass
+@dataclass(eq=False)
 class FakePool:
     """What a Pool is to runs/, endpoints/ and bridge/. `busy`: requests queue. `refusal`: they are refused at once."""
 
@@ -193,7 +201,7 @@ class FakePool:
     forgotten: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.stops = Histogram(STOP_BOUNDS_S)
+        self.stops = {cause: Histogram(STOP_BOUNDS_S) for cause in STOP_CAUSES}
         self.tools = self.tools or fake_tools(self.name)
         self.loop = asyncio.get_running_loop()
         self._new_calls: asyncio.Queue[FakeCall] = asyncio.Queue()
@@ -290,20 +298,28 @@ class QuickAsyncio:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """Serve with these `[server]` settings, and those of `[runlog]`: `async with serve(heartbeat_s=0.05) as running`."""
+    """Serve with these settings, of `[server]` where no section is named: `async with serve(heartbeat_s=0.05) as running`."""
     monkeypatch.setattr("uvicorn.server.asyncio", QuickAsyncio())
 
     @asynccontextmanager
     async def serving(
-        *, pools: Mapping[str, FakePool] | None = None, runlog: Mapping[str, Any] | None = None, **options: Any
+        *,
+        pools: Mapping[str, FakePool] | None = None,
+        runlog: Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] | None = None,
+        log: Mapping[str, Any] | None = None,
+        auth: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> AsyncIterator[Running]:
         fakes = dict(pools or {"default": FakePool()})
         monkeypatch.setattr("gateway.app.Pool", lambda options, connect: fakes[options.name])
         # Requests on bare connections call it `test`.
         values = {"grpc_address": "", "drain_timeout_s": 0.0, "allowed_hosts": ("test",), **options}
         configured = tuple(PoolSettings(name=name, addresses=("unix:/nowhere",)) for name in fakes)
-        kept = RunLogSettings(**(runlog or {}))
-        gateway = Gateway(Settings(server=ServerSettings(**values), runlog=kept, pools=configured))
+        kept, limited, logged = RunLogSettings(**(runlog or {})), LimitSettings(**(limits or {})), LogSettings(**(log or {}))
+        known = AuthSettings(**(auth or {}))
+        settings = Settings(server=ServerSettings(**values), auth=known, runlog=kept, limits=limited, log=logged, pools=configured)
+        gateway = Gateway(settings)
         app = create_app(gateway=gateway)
         tls = None if gateway.certificates is None else gateway.certificates.context
         http = server.build(app, drain=gateway.drain_runs, limits=gateway.connection_limits, tls=tls)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.app import pool_options
+from gateway.app import pool_options, quota_limits
 from gateway.call import Affinity
+from gateway.runs.quotas import CallerLimits
 from gateway.settings import PoolSettings, Settings, SettingsError, is_public, load
 
 
@@ -181,6 +182,18 @@ def test_the_run_log_has_a_section_of_its_own(tmp_path: Path) -> None:
 )
 def test_a_mistake_in_the_run_log_is_told(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in mistake(config(tmp_path, text))
+
+
+def test_a_callers_own_table_goes_before_everybodys_and_0_is_no_limit(tmp_path: Path) -> None:
+    text = "[limits]\nstreams = 5\nbytes_per_minute = 1000\n[limits.callers.'key:vip']\nstreams = 0\nstarts_per_minute = 7\n"
+    limits = quota_limits(load(config(tmp_path, text)).limits)
+    assert limits.default == CallerLimits(streams=5, bytes_per_minute=1000)
+    assert limits.callers == {"key:vip": CallerLimits(starts_per_minute=7, bytes_per_minute=1000)}
+
+
+def test_a_wrong_key_of_a_callers_limits_is_named(tmp_path: Path) -> None:
+    text = "[limits.callers.vip]\nstream = 1\n"
+    assert "limits.callers.vip.stream: there is no such key; did you mean streams?" in mistake(config(tmp_path, text))
 
 
 @pytest.mark.parametrize(

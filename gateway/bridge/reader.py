@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.caller import Caller
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Chunks, Ended, Outcome
 from gateway.rpc import snakepit_bridge_pb2 as pb
@@ -19,10 +20,10 @@ _PLAIN = ChunkAttributes()
 class ChunkReader:
     """A reader of a run. `error` is set once `read` has returned None for a run that failed."""
 
-    def __init__(self, run: RunSource) -> None:
+    def __init__(self, run: RunSource, caller: Caller) -> None:
         self._run = run
         self._signal = asyncio.Event()
-        self._reader = run.subscribe(self._signal.set)
+        self._reader = run.subscribe(self._signal.set, caller)
         self._reader.format = "grpc"
         # A chunk that the worker marked as final waits for the end, which knows how to decorate it.
         self._held: pb.ToolChunk | None = None
@@ -38,6 +39,9 @@ class ChunkReader:
                     return messages
             elif isinstance(event, Ended):
                 return self._last(event)
+            elif self._reader.cut:
+                self.error = GatewayError("slow-reader", "The reader fell too far behind")
+                return None
             elif event is None:
                 await self._signal.wait()
                 self._signal.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -31,13 +33,20 @@ _OPTIONS = [
 class BridgeServer:
     """The listener. `address` is `host:port` or `unix:/path`; port 0 picks a free one, told by `port` after `start`.
 
-    `credentials` None: no TLS.
+    `credentials` None: no TLS. `interceptors` see each call first.
     """
 
-    def __init__(self, service: BridgeService, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(
+        self,
+        service: BridgeService,
+        address: str,
+        credentials: grpc.ServerCredentials | None = None,
+        *,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
         self._address = address
         self._credentials = credentials
-        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[MalformedInterceptor()])
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[*interceptors, MalformedInterceptor()])
         self._health = HealthServicer()
         pb_grpc.add_BridgeServiceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -69,5 +78,5 @@ class BridgeServer:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls, and cancel those left after `grace_s`."""
+        """Refuse new calls, say GOAWAY to connections, and cancel the calls left after `grace_s`; a second time may shorten that."""
         await self._server.stop(grace_s)

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any as JsonValue
 from typing import NoReturn
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -22,9 +25,12 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.bridge import registration
+from gateway.bridge.authentication import current_caller
 from gateway.bridge.reader import ChunkReader
 from gateway.call import ToolCall
-from gateway.codec import values
+from gateway.caller import ANONYMOUS, Caller
+from gateway.codec import ratelimit, values
+from gateway.correlation import from_metadata
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import Chunks, Ended
 from gateway.rpc import snakepit_bridge_pb2 as pb
@@ -32,7 +38,7 @@ from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from gateway.runs.hub import Hub, check_kind, not_streaming
 from gateway.runs.policy import RunPolicy
 from gateway.runs.source import RunSource
-from gateway.sessions import Session, Sessions
+from gateway.sessions import Session, Sessions, session_key
 
 _log = structlog.get_logger("gateway.bridge")
 
@@ -55,22 +61,23 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
     async def InitializeSession(self, request: pb.InitializeSessionRequest, context: Context) -> pb.InitializeSessionResponse:
         """Begin a session, or go on with it; idempotent."""
         try:
-            session = self._sessions.use(request.session_id, dict(request.metadata))
+            session = self._sessions.use(request.session_id, current_caller(), dict(request.metadata))
         except GatewayError:
             await context.abort(grpc.StatusCode.INTERNAL, "invalid_id")
         if (others := self._hub.others) is not None:
             try:
-                await others.touch_session(session.id, session.metadata)
+                await others.touch_session(session.key, session.metadata)
             except GatewayError as error:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, error.detail)
         return pb.InitializeSessionResponse(success=True)
 
     async def CleanupSession(self, request: pb.CleanupSessionRequest, context: Context) -> pb.CleanupSessionResponse:
         """End a session; always a success."""
-        self._sessions.end(request.session_id)
+        caller = current_caller()
+        self._sessions.end(request.session_id, caller)
         if (others := self._hub.others) is not None:
             with contextlib.suppress(GatewayError):  # it expires there, too
-                await others.end_session(request.session_id)
+                await others.end_session(session_key(request.session_id, caller.id))
         return pb.CleanupSessionResponse(success=True, resources_cleaned=1)
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
@@ -108,14 +115,14 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             if await self._known(request.session_id, touch=True) is None:
                 raise GatewayError("session-not-found", "not_found")
             call = self._call(request, context, streaming=False)
-            end, chunks = await self._collect(await self._hub.start(call, RunPolicy()))
+            end, chunks = await self._collect(await self._hub.start(call, RunPolicy()), call.caller)
             if end.error is not None:
                 raise end.error
         except GatewayError as error:
             return pb.ExecuteToolResponse(
                 success=False,
                 error_message=_message(error, request),
-                metadata={"tool_type": "remote", "error_code": error.code.name},
+                metadata={"tool_type": "remote", "error_code": error.code.name, **_limit_metadata(error)},
                 execution_time_ms=_elapsed_ms(began),
             )
         result = Any(type_url=values.JSON_TYPE_URL, value=chunks[0] if chunks else b"null")
@@ -132,7 +139,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             run = await self._hub.start(call, RunPolicy())
         except GatewayError as error:
             await self._abort(error, request, context)
-        reader = ChunkReader(run)
+        reader = ChunkReader(run, call.caller)
         try:
             while (batch := await reader.read()) is not None:
                 for chunk in batch:
@@ -160,11 +167,12 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
 
     async def _known(self, session_id: str, *, touch: bool = False) -> Session | None:
         """Return a session that was begun here, or on another gateway of the same log; its registered tools are this gateway's alone."""
-        session = self._sessions.get(session_id, touch=touch)
+        caller = current_caller()
+        session = self._sessions.get(session_id, caller, touch=touch)
         if session is None and (others := self._hub.others) is not None:
             with contextlib.suppress(GatewayError):
-                found = await others.find_session(session_id)
-                session = None if found is None else self._sessions.use(session_id, found[1])
+                found = await others.find_session(session_key(session_id, caller.id))
+                session = None if found is None else self._sessions.use(session_id, caller, found[1])
         return session
 
     def _check_streams(self, session: Session, tool: str) -> None:
@@ -191,6 +199,9 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         arguments = self._parameters(request.parameters)
         # A packed BytesValue is raw bytes, for which JSON has no word.
         raw = {name: value for name, value in arguments.items() if isinstance(value, bytes)}
+        caller = current_caller()
+        if caller is ANONYMOUS:
+            caller = replace(caller, address=_address(context.peer()))
         remaining_s = context.time_remaining()
         if remaining_s is not None:
             timeout_s = min(timeout_s, max(remaining_s, 0.001))
@@ -199,9 +210,11 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             arguments={name: value for name, value in arguments.items() if name not in raw},
             timeout_s=min(timeout_s, self._timeout_limit_s),
             streaming=streaming,
-            session_id=request.session_id,
+            session_id=session_key(request.session_id, caller.id),
             metadata=metadata,
+            correlation=from_metadata(context.invocation_metadata() or (), request.metadata),
             binary={**raw, **request.binary_parameters},
+            caller=caller,
         )
 
     @staticmethod
@@ -217,10 +230,10 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         return decoded
 
     @staticmethod
-    async def _collect(run: RunSource) -> tuple[Ended, list[bytes]]:
+    async def _collect(run: RunSource, caller: Caller) -> tuple[Ended, list[bytes]]:
         """Return a run's end and all its payloads; a cancelled task leaves the run."""
         signal = asyncio.Event()
-        reader = run.subscribe(signal.set)
+        reader = run.subscribe(signal.set, caller)
         reader.format = "grpc"
         payloads: list[bytes] = []
         try:
@@ -239,7 +252,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
     @staticmethod
     async def _abort(error: GatewayError, request: pb.ExecuteToolRequest, context: Context) -> NoReturn:
         """End the call with an error's status."""
-        await context.abort(_STATUS[error.code], _message(error, request))
+        await context.abort(_STATUS[error.code], _message(error, request), tuple(_limit_metadata(error).items()))
         raise AssertionError("abort raises")
 
 
@@ -255,6 +268,22 @@ def _message(error: GatewayError, request: pb.ExecuteToolRequest) -> str:
         return f"Tool {request.tool_name} not found for session {request.session_id}"
     fields = "; ".join(f"{entry.field} {entry.detail}" for entry in error.errors)
     return f"{error.detail} ({fields})" if fields else error.detail
+
+
+def _limit_metadata(error: GatewayError) -> dict[str, str]:
+    """Return what an error says of the caller's limits, as the call's metadata: the header fields of an HTTP answer."""
+    if not error.quotas:
+        return {}
+    metadata = {name.lower(): value for name, value in ratelimit.fields(error.quotas).items()}
+    if error.retry_after_s is not None:
+        metadata["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    return metadata
+
+
+def _address(peer: str) -> str | None:
+    """Return the address of a peer as gRPC names it: `ipv4:10.0.0.7:5123`, `ipv6:%5B::1%5D:5123`, `unix:`."""
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None
 
 
 def _elapsed_ms(began: float) -> int:

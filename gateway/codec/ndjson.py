@@ -38,6 +38,10 @@ class NdjsonEncoder:
             return _line("gap", documents.gap(event))
         return _line("end", documents.ended(event, self._instance, debug=self._debug))
 
+    def farewell(self) -> bytes:
+        """Return what a reader is told whose stream is cut without an end: nothing, there is no word for it."""
+        return b""
+
     def encode_chunks(self, chunks: Chunks) -> bytes:
         """Return a batch of chunks, a line each. A line break inside a payload is JSON white space: it becomes a space."""
         if chunks is self._last:

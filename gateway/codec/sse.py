@@ -6,10 +6,11 @@ inside one become several `data:` lines, which the receiver joins again with LF.
 
 from __future__ import annotations
 
+import random
 import re
 
 from gateway.codec import documents
-from gateway.events import Chunks, Event, Gap, Started, Status
+from gateway.events import Chunks, Event, Gap, Outcome, Started, Status
 
 MEDIA_TYPE = "text/event-stream"
 # One line and no blank one: a comment followed by a blank line makes several clients emit an empty event.
@@ -21,7 +22,8 @@ _LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 class SseEncoder:
     """Encodes the events of one run, for all its SSE readers: the newest batch is encoded once and kept.
 
-    `retry_ms` is sent ahead of `start`: how long an EventSource waits before it reconnects.
+    `retry_ms` is sent ahead of `start`: how long an EventSource waits before it reconnects. Where many have to at the same
+    moment, each is told a time of its own, from half to one and a half of that: with an end by shutdown, and by `farewell`.
     """
 
     name = "sse"
@@ -31,7 +33,8 @@ class SseEncoder:
     def __init__(self, run: str, *, retry_ms: int, debug: bool = False) -> None:
         self._instance = f"/v1/runs/{run}"
         self._prefix = f"id: {run}.".encode()
-        self._retry = f"retry: {retry_ms}\n".encode()
+        self._retry_ms = retry_ms
+        self._retry = b"retry: %d\n" % retry_ms
         self._debug = debug
         self._last: Chunks | None = None
         self._text = b""
@@ -49,7 +52,17 @@ class SseEncoder:
             return _event(b"status", documents.dump(documents.status(event)))
         if isinstance(event, Gap):
             return _event(b"gap", documents.dump(documents.gap(event)))
-        return self._prefix + b"end\n" + _event(b"end", documents.dump(documents.ended(event, self._instance, debug=self._debug)))
+        retry = self._jittered_retry() if event.outcome is Outcome.SHUTDOWN else b""
+        # Who comes back with a credential that is good goes on where it was: with the end's id it would be told 204.
+        place = b"" if event.outcome is Outcome.AUTH_EXPIRED else self._prefix + b"end\n"
+        return retry + place + _event(b"end", documents.dump(documents.ended(event, self._instance, debug=self._debug)))
+
+    def farewell(self) -> bytes:
+        """Return what a reader is told whose stream is cut without an end."""
+        return self._jittered_retry() + b"\n"
+
+    def _jittered_retry(self) -> bytes:
+        return b"retry: %d\n" % random.randint(self._retry_ms // 2, self._retry_ms * 3 // 2)
 
     def encode_chunks(self, chunks: Chunks) -> bytes:
         """Return a batch of chunks: one `id` and one `data` line each, in order."""

@@ -199,7 +199,8 @@ class EventEncoder:
             return [b'%b%d","data":%b}' % (head, n, _text(payload)) for n, payload in enumerate(event.payloads, event.first)]
         if isinstance(event, Ended):
             data = documents.ended(event, f"/v1/runs/{self._run}", debug=self._debug)
-            return [documents.dump({"event": "end", "id": f"{self._run}.end", "data": data})]
+            name = {} if event.outcome is Outcome.AUTH_EXPIRED else {"id": f"{self._run}.end"}
+            return [documents.dump({"event": "end", **name, "data": data})]
         message: dict[str, Any] = {"event": _NAMES[type(event)]}
         if isinstance(event, Started) and event.resumed_from is None:
             message["id"] = f"{self._run}.0"
@@ -237,7 +238,7 @@ def _text(payload: bytes) -> bytes:
     return payload
 
 
-_FAILURES = frozenset({Outcome.ERROR, Outcome.DEADLINE})
+_FAILURES = frozenset({Outcome.ERROR, Outcome.DEADLINE, Outcome.AUTH_EXPIRED})
 _NAMES: Mapping[type, str] = {Started: "start", Status: "status", Gap: "gap"}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.caller import Caller
 from gateway.codec.websocket import CREDIT_LIMIT, is_credit, shown
 from gateway.errors import FieldError, GatewayError
 from gateway.runs.hub import Hub
@@ -97,14 +98,14 @@ def read_credit(payload: Mapping[str, Any]) -> int | None:
     return credit
 
 
-async def find_run(hub: Hub, run_id: str, *, resumes: bool) -> RunSource:
-    """Return the run to join, live or ended. `resumes`: its client has read of it before.
+async def find_run(hub: Hub, run_id: str, caller: Caller, *, resumes: bool) -> RunSource:
+    """Return the caller's run to join, live or ended. `resumes`: its client has read of it before.
 
     Raises:
         GatewayError: `run-expired` where the run once was, else `run-not-found`; `log-unavailable`.
     """
     try:
-        return await hub.look_up(run_id)
+        return await hub.look_up(run_id, caller)
     except GatewayError as error:
         if resumes and error.problem == "run-not-found":
             raise GatewayError("run-expired", f"Run {run_id[:40]} is over and forgotten; it was not started again") from error

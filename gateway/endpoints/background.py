@@ -28,7 +28,7 @@ def router(reader: CallReader, responses: RunResponses) -> APIRouter:
         # A tool whose worker can't say which kind it is of is asked to stream: every Snakepit worker takes that.
         body = await read_body(request, limit_bytes=reader.limits.body_bytes)
         asked = reader.read(request, tool, body, streaming=reader.streams(tool, request), names=RUN_OPTIONS, on_disconnect=CONTINUE)
-        return responses.opened(asked, lambda run: responses.started(run, preferences))
+        return responses.opened(asked, lambda run: responses.started(run, asked.call.caller, preferences))
 
     routes.add_api_route("/v1/tools/{tool}/runs", start, methods=["POST"], **RUN_START)
     return routes

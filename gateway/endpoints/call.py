@@ -23,7 +23,7 @@ def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
     def call(request: Request, tool: str, body: bytes) -> Response:
         media_type = choose(request.headers.get("accept"), (collected.MEDIA_TYPE,))
         asked = reader.read(request, tool, body, streaming=False, names=STARTING_OPTIONS)
-        return responses.opened(asked, lambda run: responses.response(run, media_type, asked.options.reader))
+        return responses.opened(asked, lambda run: responses.response(run, asked.call.caller, media_type, asked.options.reader))
 
     return Endpoint(call, METHODS, reader.limits.body_bytes, ROUTE)
 

@@ -13,10 +13,10 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.codec import documents
+from gateway.caller import Caller
+from gateway.codec import documents, ratelimit
 from gateway.endpoints.connection import Connection
-from gateway.endpoints.problem import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
-from gateway.endpoints.problem import problem_response
+from gateway.endpoints.problem import ProblemResponse, problem_response
 from gateway.endpoints.response import StreamTiming
 from gateway.errors import GatewayError
 from gateway.events import Chunks, Ended, Gap
@@ -37,6 +37,7 @@ class CollectedRun(Response):
     def __init__(
         self,
         run: RunSource,
+        caller: Caller,
         timing: StreamTiming,
         *,
         limit_bytes: int,
@@ -51,7 +52,7 @@ class CollectedRun(Response):
         self._more_headers = dict(headers or {})
         self._debug = debug
         self._connection: Connection | None = None
-        self._reader = run.subscribe(self._wake, options)
+        self._reader = run.subscribe(self._wake, caller, options)
         self._reader.format = "json"
         self._payloads: list[bytes] = []
         self._gaps: list[Gap] = []
@@ -98,13 +99,15 @@ class CollectedRun(Response):
 
     def _answer(self, end: Ended) -> Response:
         instance = f"/v1/runs/{self._run.id}"
-        headers = {"Cache-Control": "no-store", "Vary": "Accept", "Content-Location": instance}
+        account = self._run.account
+        limits = {} if account is None else ratelimit.fields(account.quotas())
+        headers = {"Cache-Control": "no-store", "Vary": "Accept", "Content-Location": instance, **limits}
         if end.error is not None:
-            failure = problem_response(end.error, instance=instance, debug=self._debug)
+            failure = problem_response(end.error, instance=instance, trace_id=self._run.trace_id, debug=self._debug)
             if not self._payloads:
                 return failure
             body = b'%b,"chunks":[%b]}' % (bytes(failure.body)[:-1], b",".join(self._payloads))
-            return Response(body, failure.status_code, headers, PROBLEM_MEDIA_TYPE)
+            return ProblemResponse(body, failure.status_code, headers)
         if self._run.streaming:
             body = whole(self._payloads, self._gaps, end, instance)
         else:

@@ -85,13 +85,15 @@ def problems(*statuses: int) -> dict[str, Any]:
     problem = {"content": {PROBLEM_TYPE: {"schema": reference("Problem")}}}
     texts = {
         400: "A wrong option or body",
+        401: "No credential, or none that is good",
+        403: "The credential does not reach so far",
         404: "Not found",
         406: "No acceptable media type",
         410: "Over and forgotten",
         413: "Too large",
         415: "Not JSON",
         422: "The arguments do not fit the tool's schema, or the idempotency key belongs to another request",
-        429: "Too many open streams",
+        429: "Too many open streams, or a limit of the caller is reached",
         501: "The tool is not of this kind",
         503: "No worker in time",
         504: "A deadline has passed",
@@ -170,6 +172,19 @@ RUNS = _route(
         {"name": "tool", "in": "query", "required": False, "description": "Only runs of this tool.", "schema": {"type": "string"}},
     ],
 )
+ADMIN_RUNS = _route(
+    "List everybody's open runs on this gateway, newest first",
+    {"200": answer("A page of them", "LiveRunList"), **problems(400)},
+    parameters=[
+        {"name": "limit", "in": "query", "required": False, "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
+        {"name": "cursor", "in": "query", "required": False, "description": "From the page before.", "schema": {"type": "string"}},
+        {"name": "state", "in": "query", "required": False, "schema": {"enum": ["queued", "running"]}},
+        *(
+            {"name": name, "in": "query", "required": False, "description": f"Only runs of this {name}.", "schema": {"type": "string"}}
+            for name in ("tool", "pool", "caller")
+        ),
+    ],
+)
 RUN = _route("Look at a run", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
 RUN_RESULT = _route(
     "Get a run's result",
@@ -194,10 +209,35 @@ SESSION_CREATE = _route(
 )
 SESSION = _route("Look at a session", {"200": answer("The session", "SessionDescription"), **problems(404)})
 SESSION_END = _route("End a session", {"204": {"description": "Ended"}, **problems(404)})
+SIGN_IN = _route(
+    "Trade a key or a token for a session cookie",
+    {"200": answer("Signed in; Set-Cookie has the session", "SignedIn"), **problems(400, 401, 403, 413, 415)},
+    requestBody={"required": False, "content": {JSON_TYPE: {"schema": reference("NewSignIn")}}},
+)
+SIGN_OUT = _route("Give the session cookie back", {"204": {"description": "Signed out"}, **problems(403)})
+TICKETS = _route(
+    "Get a one-time ticket for the URL of an EventSource or a WebSocket",
+    {"201": answer("The ticket", "Ticket"), **problems(400, 401, 413, 415)},
+    requestBody={"required": True, "content": {JSON_TYPE: {"schema": reference("NewTicket")}}},
+)
 POOLS = _route("Look at the pools", {"200": answer("The pools", "PoolList"), **problems()})
 LIVEZ = _route("Is the process alive?", {"200": answer("Yes", "Status"), **problems()})
 READYZ = _route("Can it serve?", {"200": answer("Yes", "Status"), "503": answer("No, and why", "Status"), **problems()})
 _TEXT = {"schema": {"type": "string"}}
+PROBE_STREAM = _route(
+    "Measure the path to here (gateway doctor)",
+    {"200": {"description": "Events that say when they were sent", "content": {"text/event-stream": _TEXT}}} | problems(400, 429),
+    parameters=[
+        {"name": name, "in": "query", "required": False, "schema": {"type": "integer", "minimum": least}}
+        for name, least in (("chunks", 0), ("interval_ms", 1), ("bytes", 0), ("silent_ms", 0), ("heartbeat_ms", 0))
+    ],
+)
+PROBE_STATE = _route("What became of a probe", {"200": answer("open, done or left", "ProbeState"), **problems(404)})
+PROBE_BODY = _route(
+    "Count the bytes of a body (gateway doctor)",
+    {"200": answer("How many came", "ProbeBody"), **problems(413)},
+    requestBody={"required": False, "content": {"application/octet-stream": {}}},
+)
 METRICS = _route(
     "The metrics, for Prometheus",
     {"200": {"description": "docs/metrics.md says what they are", "content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}}

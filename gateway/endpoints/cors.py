@@ -24,6 +24,7 @@ EXPOSED = (
     "RateLimit-Policy",
     "Retry-After",
     "Server-Timing",
+    "X-Request-Id",
     "WWW-Authenticate",
     "X-Request-Id",
 )

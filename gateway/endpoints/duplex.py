@@ -41,6 +41,7 @@ class Closing(NamedTuple):
 
 
 GOING_AWAY = Closing(1012, "the gateway is shutting down; connect again")
+AUTH_EXPIRED = Closing(4401, "the credential has expired; connect again with a new one")
 
 
 class Duplex:

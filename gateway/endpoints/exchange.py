@@ -7,6 +7,8 @@ hears either `on_lost`, or nothing more once it has called `finish`, `hand_over`
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -15,6 +17,9 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.endpoints.connection import Connection
+
+# How long a client that is cut has to take its last words.
+FAREWELL_TIMEOUT_S = 1.0
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -46,6 +51,9 @@ class Exchange(Protocol):
     def abort(self) -> None:
         """Close the connection at once, dropping what was not sent; `on_lost` is not called."""
 
+    def cut(self, farewell: bytes) -> None:
+        """Send a last part where the client keeps up, then close the connection without completing the response."""
+
 
 class StreamedResponse(Protocol):
     """Who answers on an exchange."""
@@ -71,6 +79,8 @@ class AsgiExchange:
         self._sending = False
         self._instead: Response | None = None
         self._over = False
+        # What is unsent is the last that the client hears before it is cut.
+        self._cuts = False
         self._connection = Connection(scope, receive, on_gone=self._lost)
 
     @property
@@ -93,6 +103,13 @@ class AsgiExchange:
         self._instead = response
         self._connection.wake()
 
+    def cut(self, farewell: bytes) -> None:
+        if self.writable:
+            self._over = self._cuts = True
+            self._put(farewell, more_body=True)
+        else:
+            self.abort()
+
     def abort(self) -> None:
         self._over = True
         self._unsent.clear()
@@ -106,7 +123,9 @@ class AsgiExchange:
             async with connection:
                 response.answer(self)
                 while not connection.gone:
-                    if self._unsent:
+                    if self._cuts:
+                        await self._say_farewell()
+                    elif self._unsent:
                         await self._send_unsent()
                     elif self._instead is not None:
                         await self._instead(self._scope, self._receive, self._send)
@@ -125,6 +144,12 @@ class AsgiExchange:
         self._sending = False
         if not self._over and not self._connection.gone:
             self.on_writable()
+
+    async def _say_farewell(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_TIMEOUT_S):
+                await self._send_unsent()
+        self._connection.cut()
 
     def _put(self, body: bytes, *, more_body: bool) -> None:
         self._unsent.append({"type": "http.response.body", "body": body, "more_body": more_body})

@@ -13,15 +13,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastapi import FastAPI, Request
+import structlog
+from fastapi import FastAPI, Request, WebSocket
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.caller import SCOPE_KEY, Caller
-from gateway.endpoints.exposure import ANSWER_HEADERS, Exposure
+from gateway.correlation import correlation_of
+from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.problem import problem_response, respond
 from gateway.endpoints.requests import read_body
+from gateway.endpoints.visit import AccessLog, Visit
 from gateway.errors import GatewayError
 from gateway.telemetry.tally import OTHER, ResponseTally
 
@@ -46,7 +49,11 @@ class Endpoint:
 
 
 class Admission(Protocol):
-    """Who says whether a request may come in at all, and who its caller is; asked when its headers are there."""
+    """Who says whether a request may come in at all, and who its caller is; asked when its headers are there.
+
+    It is asked about sockets as well, and may change the scope of what it admits: a credential in it is of no use any more.
+    `admit_now` may be asked twice about one request, so it uses nothing up.
+    """
 
     def admit_now(self, connection: HTTPConnection) -> Caller | None:
         """Return the caller; None where that can't be said without a wait: ask `admit` then.
@@ -67,33 +74,66 @@ class ExpressApp(FastAPI):
     """FastAPI whose `/v1/tools/{tool}/<action>` routes are answered ahead of its router. `express`: action to endpoint.
 
     `exposure` and then `admission` are asked about every request, whatever its path; None: all come in, as ANONYMOUS. `responses`
-    counts the responses of all routes; None: nobody does.
+    counts the responses of all routes, `access` writes a line on each; None: nobody does.
     """
 
     express: Mapping[str, Endpoint] = {}
     exposure: Exposure | None = None
     admission: Admission | None = None
     responses: ResponseTally | None = None
+    access: AccessLog | None = None
     # What an endpoint's exception becomes; the same as for all other routes.
     on_error: Callable[[Request, Exception], Response] = staticmethod(respond)
+    # What becomes of a socket that may not come in.
+    on_socket_refused: Callable[[WebSocket, GatewayError], Awaitable[None]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await super().__call__(scope, receive, send)
+            return
+        visit = Visit(scope, send, self.responses, self.access)
+        correlation = correlation_of(scope)
+        names = {"request_id": correlation.request_id} | ({} if correlation.trace_id is None else {"trace_id": correlation.trace_id})
+        # What this task logs meanwhile is about the request.
+        with structlog.contextvars.bound_contextvars(**names):
+            try:
+                await self._answer(scope, receive, visit)
+            finally:
+                visit.end()
+
+    async def _answer(self, scope: Scope, receive: Receive, visit: Visit) -> None:
+        if scope["type"] == "websocket":
+            if (error := await self._socket_refusal(scope)) is not None:
+                await self.on_socket_refused(WebSocket(scope, receive, visit), error)
+            else:
+                await super().__call__(scope, receive, visit)
         elif (refusal := await self._refusal(scope)) is not None:
-            await refusal(scope, receive, self._sending(scope, send, lambda: OTHER))
+            visit.route = OTHER
+            await refusal(scope, receive, visit)
         elif not scope["root_path"] and (found := self.find(scope["method"], scope["path"])) is not None:
             endpoint, tool = found
-            send = self._sending(scope, send, lambda: endpoint.route)
+            visit.route = endpoint.route
             request = Request(scope, receive)
             try:
                 response = await endpoint(request, tool)
             except Exception as error:
                 response = self.on_error(request, error)
-            await response(scope, receive, send)
+            await response(scope, receive, visit)
         else:
-            # FastAPI says in the scope which route it has found.
-            await super().__call__(scope, receive, self._sending(scope, send, lambda: getattr(scope.get("route"), "path", OTHER)))
+            await super().__call__(scope, receive, visit)
+
+    async def _socket_refusal(self, scope: Scope) -> GatewayError | None:
+        """Return why a socket may not come in; None for one that may, whose caller is in its scope then."""
+        connection = HTTPConnection(scope)
+        try:
+            if self.exposure is not None:
+                self.exposure.check(scope)
+            if self.admission is None:
+                return None
+            scope[SCOPE_KEY] = self.admission.admit_now(connection) or await self.admission.admit(connection)
+        except GatewayError as error:
+            return error
+        return None
 
     async def _refusal(self, scope: Scope) -> Response | None:
         """Return the answer to a request that comes no further; None to one that does, whose caller is in its scope then."""
@@ -146,27 +186,13 @@ class ExpressApp(FastAPI):
             return self.on_error(request, error)
 
     def counted(self, response: ASGIApp, endpoint: Endpoint) -> ASGIApp:
-        """Return a response that begins as one of this endpoint's: it is counted, and carries what every answer has to."""
+        """Return a response that is seen as one of this endpoint's: it carries what every answer has to, is counted and logged."""
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            await response(scope, receive, self._sending(scope, send, lambda: endpoint.route))
+            visit = Visit(scope, send, self.responses, self.access, endpoint.route)
+            try:
+                await response(scope, receive, visit)
+            finally:
+                visit.end()
 
         return answer
-
-    def _sending(self, scope: Scope, send: Send, route: Callable[[], str]) -> Send:
-        """Return a `send` that counts the status line as one of this route, which is asked for only then, and adds ANSWER_HEADERS."""
-        responses = self.responses
-        headers = scope.get(ANSWER_HEADERS, ())
-        if responses is None and not headers:
-            return send
-
-        # No coroutine of its own: a stream sends each batch by this.
-        def sending(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                if responses is not None:
-                    responses.response_began(route(), message["status"])
-                if headers:
-                    message = {**message, "headers": [*message.get("headers", ()), *headers]}
-            return send(message)
-
-        return sending

@@ -48,7 +48,7 @@ class Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         # All at once: see Metrics.
-        yield from [*self._runs(), *self._kept(), *self._log(), *self._pools()]
+        yield from [*self._runs(), *self._kept(), *self._log(), *self._memory(), *self._pools()]
 
     def _runs(self) -> Iterator[Metric]:
         hub = self._hub
@@ -81,6 +81,14 @@ class Gauges(Collector):
             yield gauge("gateway_shared_log_available", "Whether the shared log can be used: 1 or 0.", int(self._shared_log.available))
             yield gauge("gateway_shared_log_queued_bytes", "What waits to be written to it.", self._shared_log.queued_bytes)
 
+    def _memory(self) -> Iterator[Metric]:
+        memory = self._hub.memory
+        held = {(name,): value for name, value in memory.held().items()}
+        yield gauges("gateway_memory_bytes", "What is held for runs and their readers.", ["part"], held)
+        yield gauge("gateway_memory_limit_bytes", "What may be held for them; 0 without a limit.", memory.limit_bytes or 0)
+        shed = {("runs",): memory.refused, ("readers",): memory.cut}
+        yield counter("gateway_memory_shed", "Runs that were refused and readers that were cut for want of memory.", ["what"], shed)
+
     def _pools(self) -> Iterator[Metric]:
         pools = self._hub.pools
         now = {name: pool.snapshot() for name, pool in pools.items()}
@@ -111,9 +119,10 @@ def gauges(name: str, text: str, labels: Sequence[str], values: Mapping[Any, int
 
 
 def _stops(pools: Mapping[str, Pool]) -> Metric:
-    family = HistogramMetricFamily("gateway_tool_stop_seconds", "From a cancelled call's end to its tool's.", labels=["pool"])
+    family = HistogramMetricFamily("gateway_tool_stop_seconds", "From a cancelled call's end to its tool's.", labels=["pool", "cause"])
     for name, pool in pools.items():
-        add_histogram(family, [name], pool.stops)
+        for cause, histogram in pool.stops.items():
+            add_histogram(family, [name, cause], histogram)
     return family
 
 

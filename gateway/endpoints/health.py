@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.caller import caller_of
 from gateway.endpoints.contract import LIVEZ, POOLS, PROBLEM, READYZ
 from gateway.errors import CODES, PROBLEMS, GatewayError
 from gateway.runs.hub import Hub
@@ -24,7 +25,7 @@ def router(hub: Hub) -> APIRouter:
 
     async def readyz() -> Response:
         reasons = {name: why for name, pool in hub.pools.items() if (why := pool.readiness())}
-        if hub.draining:
+        if hub.leaving:
             return JSONResponse({"status": "draining", "open_runs": hub.open_runs}, 503)
         # One pool without a worker must not take the others' traffic away.
         status = "ready" if not reasons else "degraded" if len(reasons) < len(hub.pools) else "not ready"
@@ -34,10 +35,15 @@ def router(hub: Hub) -> APIRouter:
             if not hub.others.available and status == "ready":
                 # Runs that go on and their readers are served; new runs are refused until it is back.
                 document["status"] = "degraded"
+        if hub.memory.refuses:
+            document["memory"] = "short"
+            if status == "ready":
+                document["status"] = "degraded"
         return JSONResponse(document, 503 if status == "not ready" else 200)
 
-    async def pools() -> Response:
-        return JSONResponse({"pools": [pool.snapshot() for pool in hub.pools.values()]})
+    async def pools(request: Request) -> Response:
+        grants = caller_of(request.scope).grants
+        return JSONResponse({"pools": [pool.snapshot() for pool in hub.pools.values() if grants.may_use(pool.name)]})
 
     async def problem(slug: str) -> Response:
         row = PROBLEMS.get(slug)

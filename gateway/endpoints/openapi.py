@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
+from starlette.responses import JSONResponse, Response
 
 from gateway import __version__
+from gateway.caller import caller_of
 from gateway.endpoints import contract, schemas
+from gateway.endpoints.authentication import OPEN_FOLDERS, OPEN_PATHS
+from gateway.endpoints.cookie import NAME, SECURE_NAME
 from gateway.workers.catalog import Tool
 
 DESCRIPTION = (
@@ -45,6 +49,36 @@ def build(app: FastAPI, tools: Sequence[Tool]) -> dict[str, Any]:
 def install(app: FastAPI, tools: Callable[[], Sequence[Tool]]) -> None:
     """Let the app answer /openapi.json with the document for the tools of the moment."""
     app.openapi = lambda: build(app, tools())  # type: ignore[method-assign]
+
+
+def install_secured(app: FastAPI, tools: Callable[[], Sequence[Tool]]) -> None:
+    """Let the app answer /openapi.json with the document for the tools that its caller may run; it says how one authenticates."""
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) != app.openapi_url]
+
+    async def document(request: Request) -> Response:
+        grants = caller_of(request.scope).grants
+        return JSONResponse(secured(build(app, [tool for tool in tools() if grants.may_run(tool.name, tool.pool)])))
+
+    app.add_api_route("/openapi.json", document, methods=["GET"], include_in_schema=False)
+
+
+def secured(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document with the ways to authenticate, and what every route answers to those who haven't."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a JWT of the identity provider."},
+        "cookie": {"type": "apiKey", "in": "cookie", "name": SECURE_NAME, "description": f"Set by /v1/signin; {NAME} without HTTPS."},
+        "ticket": {"type": "apiKey", "in": "query", "name": "_ticket", "description": "From /v1/tickets; for that path, once."},
+    }
+    document["security"] = [{"bearer": []}, {"cookie": []}]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
+                operation["security"] = []
+                continue
+            if method == "get" and path.endswith(("/stream", "/events")):
+                operation["security"] = [*document["security"], {"ticket": []}]
+            operation["responses"] = {**contract.problems(401, 403), **operation["responses"]}
+    return document
 
 
 # References of one tool's schema: what they stand for is written out at each.

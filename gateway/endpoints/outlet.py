@@ -17,6 +17,7 @@ from typing import Protocol
 from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect
 
+from gateway.caller import Caller
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import BadFrame
 from gateway.endpoints.connection import LINK_EXTENSION
@@ -102,14 +103,16 @@ class Outlet:
         self._said.append(frame)
         self._signal.set()
 
-    def attach(self, run: RunSource, encoder: MessageEncoder, options: ReaderOptions, credit: int | None = None) -> SocketRun:
+    def attach(
+        self, run: RunSource, caller: Caller, encoder: MessageEncoder, options: ReaderOptions, credit: int | None = None
+    ) -> SocketRun:
         """Subscribe to a run and send what it says; return it as a run of this socket."""
         entry: SocketRun
 
         def wake() -> None:
             self._mark_ready(entry)
 
-        entry = SocketRun(run, encoder, run.subscribe(wake, options), credit)
+        entry = SocketRun(run, encoder, run.subscribe(wake, caller, options), credit)
         entry.reader.format = "websocket"
         self._mark_ready(entry)
         return entry

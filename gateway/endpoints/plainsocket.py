@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from fastapi import WebSocket
 
+from gateway.caller import caller_of
 from gateway.codec.websocket import EventEncoder, cut_error
-from gateway.endpoints.duplex import Closing, Duplex, SocketSettings
+from gateway.endpoints.duplex import AUTH_EXPIRED, Closing, Duplex, SocketSettings
 from gateway.endpoints.outlet import SocketRun
 from gateway.errors import CODES
 from gateway.runs.policy import ReaderOptions
@@ -23,7 +24,7 @@ class PlainSocket(Duplex):
 
     def __init__(self, websocket: WebSocket, run: RunSource, options: ReaderOptions, settings: SocketSettings) -> None:
         super().__init__(websocket, settings)
-        self._entry = self._outlet.attach(run, EventEncoder(run.id, debug=settings.debug), options)
+        self._entry = self._outlet.attach(run, caller_of(websocket.scope), EventEncoder(run.id, debug=settings.debug), options)
 
     def go_away(self, reconnect_in_ms: int) -> None:
         pass
@@ -35,7 +36,10 @@ class PlainSocket(Duplex):
     def _finished(self, entry: SocketRun) -> None:
         # A reader that was cut gets no `end`: it may come back with its last event id.
         error = cut_error()
-        self._closing = Closing(CODES[error.code].ws_close, error.detail) if entry.reader.cut else DONE
+        if entry.reader.expired:
+            self._closing = AUTH_EXPIRED
+        else:
+            self._closing = Closing(CODES[error.code].ws_close, error.detail) if entry.reader.cut else DONE
         self._outlet.drop(entry)
         self._outlet.finish()
 

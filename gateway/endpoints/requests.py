@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 
 from gateway.call import ToolCall
 from gateway.caller import Caller, caller_of
+from gateway.correlation import correlation_of
 from gateway.endpoints import arguments
 from gateway.endpoints.options import OPTIONS, CallOptions, OptionLimits, read_options, reader_from
 from gateway.errors import FieldError, GatewayError
@@ -71,6 +72,7 @@ class CallReader:
         grpc_timeout = request.headers.get("grpc-timeout")
         checked = read_options(options, self.limits.options, grpc_timeout, names=names, on_disconnect=on_disconnect)
         claimed = None
+        caller = caller_of(request.scope)
         if request.method == "POST":
             if plain:
                 detail = f"On POST the arguments stand in the body; {plain[0][0][:40]!r} stands in the query string"
@@ -78,12 +80,12 @@ class CallReader:
             values = arguments.from_body(body, request.headers.get("content-type"), depth_limit=self.limits.depth)
             key = request.headers.get(IDEMPOTENCY_KEY)
             if key is not None:
-                claimed = claim(key, tool, values, checked.given, streaming=streaming)
+                claimed = claim(key, caller, tool, values, checked.given, streaming=streaming)
         else:
             schema = self.hub.catalog.find(tool, checked.pool).parameters
             values = arguments.from_query(plain, schema, depth_limit=self.limits.depth)
-        caller = caller_of(request.scope)
-        call = self.call(tool, values, checked, caller, streaming=streaming, begins_session=request.method != "HEAD")
+        begins_session = request.method != "HEAD"
+        call = self.call(tool, values, checked, caller, request, streaming=streaming, begins_session=begins_session)
         return RunRequest(call, checked, claimed)
 
     def streams(self, tool: str, request: Request) -> bool:
@@ -126,21 +128,31 @@ class CallReader:
         return replace(options, after=None, live=False) if options.live or options.after is not None else options
 
     def call(
-        self, tool: str, values: dict[str, Any], options: CallOptions, caller: Caller, *, streaming: bool, begins_session: bool = True
+        self,
+        tool: str,
+        values: dict[str, Any],
+        options: CallOptions,
+        caller: Caller,
+        asker: HTTPConnection,
+        *,
+        streaming: bool,
+        begins_session: bool = True,
     ) -> ToolCall:
-        """Return the call; its session begins, or goes on, with it, but for a call that will not be made (HEAD)."""
+        """Return the call that `asker` makes; its session begins, or goes on, with it, but for a call that will not be made (HEAD)."""
+        session_key = None
         if options.session_id is not None and begins_session:
-            self.sessions.use(options.session_id)
+            session_key = self.sessions.use(options.session_id, caller).key
         return ToolCall(
             tool=tool,
             arguments=values,
             timeout_s=options.timeout_s,
             streaming=streaming,
-            session_id=options.session_id,
+            session_id=session_key,
             pool=options.pool,
             affinity=options.affinity,
             metadata=options.metadata,
             caller=caller,
+            correlation=correlation_of(asker.scope),
         )
 
     def split_query(self, request: HTTPConnection) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

@@ -32,10 +32,13 @@ from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 
 from gateway import timers
+from gateway.caller import Caller
+from gateway.codec import ratelimit
 from gateway.endpoints.exchange import AsgiExchange, Exchange
 from gateway.endpoints.problem import problem_response
 from gateway.events import Chunks, Ended, Event
 from gateway.runs.policy import READ_ALL, ReaderOptions
+from gateway.runs.quotas import Account
 from gateway.runs.source import RunSource
 
 # The drain is the app's: on import sse-starlette has put itself in front of uvicorn's signal handler.
@@ -56,6 +59,9 @@ class Encoder(Protocol):
 
     def encode(self, event: Event) -> bytes: ...
 
+    def farewell(self) -> bytes:
+        """Return what is written where the stream is cut without an end."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamTiming:
@@ -74,7 +80,14 @@ class RunStream(EventSourceResponse):
     """
 
     def __init__(
-        self, run: RunSource, encoder: Encoder, timing: StreamTiming, *, options: ReaderOptions = READ_ALL, debug: bool = False
+        self,
+        run: RunSource,
+        caller: Caller,
+        encoder: Encoder,
+        timing: StreamTiming,
+        *,
+        options: ReaderOptions = READ_ALL,
+        debug: bool = False,
     ) -> None:
         # Not the base's __init__: it wraps an iterator, makes a lock and headers that are of no use here, 40 µs in all.
         # What Starlette and FastAPI look at is here.
@@ -92,7 +105,7 @@ class RunStream(EventSourceResponse):
         # When the last write was made, and since when the client has been asked to take more; in the loop's time.
         self._written_at = 0.0
         self._blocked_since: float | None = None
-        self._reader = run.subscribe(self._wake, options)
+        self._reader = run.subscribe(self._wake, caller, options)
         self._reader.format = encoder.name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,8 +135,7 @@ class RunStream(EventSourceResponse):
         if exchange is None:
             return
         if self._reader.cut:
-            self.close()
-            exchange.abort()
+            self._cut(exchange)
             return
         if self._blocked_since is not None:
             return
@@ -136,6 +148,14 @@ class RunStream(EventSourceResponse):
             # A mistake of ours costs this response, not the run or whoever woke it.
             _log.exception("a response failed", run=self._run.id)
             self.close()
+            exchange.abort()
+
+    def _cut(self, exchange: Exchange) -> None:
+        """Close the connection without an end, so that the client may come back."""
+        self.close()
+        if self._held is None and (farewell := self._encoder.farewell()):
+            exchange.cut(farewell)
+        else:
             exchange.abort()
 
     def _unblock(self) -> None:
@@ -154,7 +174,9 @@ class RunStream(EventSourceResponse):
                     self._begin(exchange, held)
                 else:
                     self.close()
-                    exchange.hand_over(problem_response(event.error, instance=f"/v1/runs/{self._run.id}", debug=self._debug))
+                    run = self._run
+                    problem = problem_response(event.error, instance=f"/v1/runs/{run.id}", trace_id=run.trace_id, debug=self._debug)
+                    exchange.hand_over(problem)
                 return
 
     def _begin(self, exchange: Exchange, held: list[Event]) -> None:
@@ -239,13 +261,18 @@ class RunStream(EventSourceResponse):
             marks.append(b"first;dur=%d" % timing.first_chunk_ms)
         return [
             (b"content-type", self._encoder.media_type.encode() + b"; charset=utf-8"),
-            *_STREAM_HEADERS,
+            *STREAM_HEADERS,
             (b"content-location", f"/v1/runs/{self._run.id}/events".encode()),
             *([(b"server-timing", b", ".join(marks))] if marks else ()),
+            *(() if self._run.account is None else _limit_headers(self._run.account)),
         ]
 
 
-_STREAM_HEADERS = (
+def _limit_headers(account: Account) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in ratelimit.fields(account.quotas()).items()]
+
+
+STREAM_HEADERS = (
     (b"cache-control", b"no-cache, no-transform"),
     # nginx: don't buffer. Incremental: the same wish as a standard (draft-ietf-httpbis-incremental).
     (b"x-accel-buffering", b"no"),

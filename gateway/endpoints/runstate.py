@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.codec import documents
-from gateway.events import Outcome
+from gateway.events import READER_OUTCOMES, Outcome
 from gateway.runs.identity import created_ms
 from gateway.runs.source import RunSource
+from gateway.sessions import session_id_of
 
-# What a run's `state` may be; `expired` is of readers that came too late, never of a run.
-STATES = ("queued", "running", *(outcome.value for outcome in Outcome if outcome is not Outcome.EXPIRED))
+# What a run's `state` may be; what only a reader may be told is left out.
+STATES = ("queued", "running", *(outcome.value for outcome in Outcome if outcome not in READER_OUTCOMES))
 
 
 def describe(run: RunSource) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def describe(run: RunSource) -> dict[str, Any]:
         "tool": run.tool,
         "state": run.state,
         "created_at": created,
-        "session": run.session_id,
+        "session": None if run.session_id is None else session_id_of(run.session_id, run.caller_id),
         "pool": run.pool,
         "worker": run.worker_id,
         "chunks": run.chunks,

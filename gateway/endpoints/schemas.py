@@ -34,6 +34,8 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = None
     error_type: Annotated[str | None, Field(description="The Python exception's class, when a tool raised one.")] = None
     deadline: Annotated[str | None, Field(description="Which deadline has passed: total, queue, first_chunk or idle.")] = None
+    request_id: Annotated[str | None, Field(description="The request that got this answer: its X-Request-Id.")] = None
+    trace_id: Annotated[str | None, Field(description="The trace that the run, or the request, is part of.")] = None
 
 
 class Links(BaseModel):
@@ -55,6 +57,7 @@ class StartEvent(BaseModel):
     idle_timeout_ms: int | None = None
     heartbeat_ms: int
     links: Links
+    trace_id: Annotated[str | None, Field(description="The W3C trace that the run is part of.")] = None
     resumed: bool | None = None
     from_: Annotated[int | None, Field(alias="from", description="On a re-attach: the number of the next chunk.")] = None
 
@@ -89,7 +92,7 @@ class Timing(BaseModel):
 class EndEvent(BaseModel):
     """`end`: the last event, exactly once. A stream without it was cut."""
 
-    status: Annotated[str, Field(examples=["ok", "error", "cancelled", "deadline", "expired", "shutdown"])]
+    status: Annotated[str, Field(examples=["ok", "error", "cancelled", "deadline", "expired", "shutdown", "auth_expired"])]
     error: Problem | None = None
     chunks: int
     metadata: Annotated[dict[str, str] | None, Field(description="The final chunk's metadata, with execution_time_ms and others.")] = None
@@ -168,6 +171,41 @@ class RunList(BaseModel):
     next: Annotated[str | None, Field(description="The next page's URI; null on the last one.")]
 
 
+class LiveReader(BaseModel):
+    """One who reads a run now."""
+
+    format: Annotated[str, Field(examples=["sse", "ndjson", "json", "websocket", "grpc"])]
+    role: str
+    overflow: str
+    lag_chunks: int
+    lag_bytes: int
+
+
+class LiveRun(RunDescription):
+    """An open run, as an operator sees it."""
+
+    caller: str
+    request_id: str | None
+    trace_id: str | None
+    age_ms: int
+    queue_ms: int | None
+    first_chunk_ms: int | None
+    silent_ms: Annotated[int | None, Field(description="Since the last chunk.")]
+    bytes: Annotated[int, Field(description="Of its chunks, as JSON.")]
+    paused: Annotated[bool, Field(description="Its worker waits for a slow reader.")]
+    reader_count: int
+    readers: Annotated[list[LiveReader], Field(description="The first twenty.")]
+
+
+class LiveRunList(BaseModel):
+    """A page of open runs, newest first."""
+
+    runs: list[LiveRun]
+    total: Annotated[int, Field(description="How many fit the filters, on all pages.")]
+    cursor: str | None
+    next: str | None
+
+
 class NewSession(BaseModel):
     """The body of `POST /v1/sessions`; both members are optional."""
 
@@ -224,6 +262,48 @@ class Status(BaseModel):
     open_runs: int | None = None
 
 
+class ProbeState(BaseModel):
+    """What became of a probe, and after how long."""
+
+    probe: str
+    state: Annotated[str, Field(examples=["open", "done", "left"])]
+    after_ms: int | None
+
+
+class ProbeBody(BaseModel):
+    """How many bytes arrived."""
+
+    bytes: int
+
+
+class NewSignIn(BaseModel):
+    """Who signs in; not needed with an Authorization header."""
+
+    token: Annotated[str, Field(description="An API key or a JWT.")]
+
+
+class SignedIn(BaseModel):
+    """Who is signed in, what it may do, and until when."""
+
+    caller: str
+    scopes: list[str]
+    expires_at: str
+
+
+class NewTicket(BaseModel):
+    """What a ticket is wanted for."""
+
+    path: Annotated[str, Field(examples=["/v1/tools/train/stream?epochs=5"])]
+
+
+class Ticket(BaseModel):
+    """A one-time ticket, and the URL with it."""
+
+    ticket: str
+    expires_in_s: int
+    url: str
+
+
 class ProblemType(BaseModel):
     """What a problem type means."""
 
@@ -246,9 +326,16 @@ MODELS: tuple[type[BaseModel], ...] = (
     ToolList,
     RunDescription,
     RunList,
+    LiveRunList,
     NewSession,
     SessionDescription,
     PoolList,
+    NewSignIn,
+    SignedIn,
+    NewTicket,
+    Ticket,
     Status,
+    ProbeState,
+    ProbeBody,
     ProblemType,
 )

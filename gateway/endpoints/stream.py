@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.codec import ndjson, sse
+from gateway.caller import Caller, caller_of
+from gateway.codec import ndjson, ratelimit, sse
 from gateway.codec.ndjson import NdjsonEncoder
 from gateway.codec.sse import SseEncoder
 from gateway.endpoints import collected, prefer
@@ -60,16 +61,17 @@ class RunResponses:
         """The longest that a request may wait for a run's end."""
         return self._settings.wait_limit_s
 
-    def response(self, run: RunSource, media_type: str, options: ReaderOptions) -> Response:
-        """Return a new reader's response."""
+    def response(self, run: RunSource, caller: Caller, media_type: str, options: ReaderOptions) -> Response:
+        """Return the response of a new reader, who is this caller."""
         settings = self._settings
         if media_type == collected.MEDIA_TYPE:
-            return self._collected(run, options)
-        return RunStream(run, self._shared_encoder(run, media_type), settings.timing, options=options, debug=settings.debug)
+            return self._collected(run, caller, options)
+        return RunStream(run, caller, self._shared_encoder(run, media_type), settings.timing, options=options, debug=settings.debug)
 
-    def resumed(self, last_event_id: str, options: ReaderOptions, media_type: str, *, of: str | None = None) -> Response:
+    def resumed(self, caller: Caller, last_event_id: str, options: ReaderOptions, media_type: str, *, of: str | None = None) -> Response:
         """Return the response to a reconnect: the rest of the run, 204 when there is none, `expired` when nobody knows it.
 
+        A run of another caller's is one that nobody knows.
         `of` is the run that the URL names; None for a tool's URL, where the event id alone says which.
         """
         place = self._place(last_event_id, of)
@@ -77,14 +79,14 @@ class RunResponses:
             return Response(status_code=204)
         run_id, after = place
         options = replace(options, after=after)
-        run = self._hub.find(run_id)
+        run = self._hub.find(run_id, caller)
         if run is not None:
-            return self.response(run, media_type, options)
+            return self.response(run, caller, media_type, options)
         if self._hub.others is None:
             return self.expired(run_id, media_type)
         return self._deferred(
-            lambda: self._hub.look_up(run_id),
-            lambda run: self.response(run, media_type, options),
+            lambda: self._hub.look_up(run_id, caller),
+            lambda run: self.response(run, caller, media_type, options),
             unknown=lambda: self.expired(run_id, media_type),
         )
 
@@ -110,34 +112,35 @@ class RunResponses:
             return Response(status_code=204)
         return Response(media_type=media_type, headers={"Cache-Control": "no-cache, no-transform", "Vary": "Accept"})
 
-    def started(self, run: RunSource, preferences: Preferences) -> Response:
+    def started(self, run: RunSource, caller: Caller, preferences: Preferences) -> Response:
         """Return the answer to who started a run in the background: 202 and where it is; its result where it ended within the wait."""
         location = {"Location": f"/v1/runs/{run.id}"}
-        return self._awaited(run, preferences, location) if preferences.wait_s else self._state(run, preferences, location)
+        return self._awaited(run, caller, preferences, location) if preferences.wait_s else self._state(run, preferences, location)
 
-    def result(self, run: RunSource, preferences: Preferences) -> Response:
+    def result(self, run: RunSource, caller: Caller, preferences: Preferences) -> Response:
         """Return a run's result; 202 and its state while there is none, after the wait that was asked for."""
         retry = {"Retry-After": "1"}
         if run.known_end is None and not preferences.wait_s:
             return self._state(run, preferences, retry)
-        return self._awaited(run, preferences, retry)
+        return self._awaited(run, caller, preferences, retry)
 
-    def _awaited(self, run: RunSource, preferences: Preferences, pending: Mapping[str, str]) -> Response:
+    def _awaited(self, run: RunSource, caller: Caller, preferences: Preferences, pending: Mapping[str, str]) -> Response:
         return AwaitedRun(
             run,
             wait_s=preferences.wait_s,
-            result=lambda: self._collected(run, ReaderOptions(role=Role.OBSERVER), preferences.applied()),
+            result=lambda: self._collected(run, caller, ReaderOptions(role=Role.OBSERVER), preferences.applied()),
             pending=lambda: self._state(run, preferences, pending),
         )
 
     @staticmethod
     def _state(run: RunSource, preferences: Preferences, headers: Mapping[str, str]) -> Response:
-        return JSONResponse(describe(run), 202, {"Cache-Control": "no-store", **headers, **preferences.applied()})
+        limits = {} if run.account is None else ratelimit.fields(run.account.quotas())
+        return JSONResponse(describe(run), 202, {"Cache-Control": "no-store", **headers, **limits, **preferences.applied()})
 
-    def _collected(self, run: RunSource, options: ReaderOptions, headers: Mapping[str, str] | None = None) -> Response:
+    def _collected(self, run: RunSource, caller: Caller, options: ReaderOptions, headers: Mapping[str, str] | None = None) -> Response:
         settings = self._settings
         limit = settings.result_limit_bytes
-        return CollectedRun(run, settings.timing, limit_bytes=limit, options=options, headers=headers, debug=settings.debug)
+        return CollectedRun(run, caller, settings.timing, limit_bytes=limit, options=options, headers=headers, debug=settings.debug)
 
     @staticmethod
     def _place(last_event_id: str, of: str | None) -> tuple[str, int] | None:
@@ -185,8 +188,9 @@ def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
     def stream(request: Request, tool: str, body: bytes) -> Response:
         media_type = choose(request.headers.get("accept"), OFFERED)
         is_head = request.method == "HEAD"
+        caller = caller_of(request.scope)
         if (resumption := reader.resumption(request)) is not None:
-            return responses.head(media_type, resumption[0]) if is_head else responses.resumed(*resumption, media_type)
+            return responses.head(media_type, resumption[0]) if is_head else responses.resumed(caller, *resumption, media_type)
         preferences = prefer.read(request.headers.get(prefer.HEADER), wait_limit_s=responses.wait_limit_s)
         in_background = preferences.respond_async
         asked = reader.read(request, tool, body, streaming=True, on_disconnect=CONTINUE if in_background else CANCEL)
@@ -195,8 +199,8 @@ def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
             reader.hub.check(asked.call)
             return responses.head(media_type)
         if in_background:
-            return responses.opened(asked, lambda run: responses.started(run, preferences))
-        return responses.opened(asked, lambda run: responses.response(run, media_type, options))
+            return responses.opened(asked, lambda run: responses.started(run, caller, preferences))
+        return responses.opened(asked, lambda run: responses.response(run, caller, media_type, options))
 
     return Endpoint(stream, METHODS, reader.limits.body_bytes, ROUTE)
 

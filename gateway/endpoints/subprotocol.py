@@ -9,22 +9,24 @@ id that isn't live is old news and ignored. Source: docs of the protocol, sectio
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from gateway.caller import caller_of
+from gateway import timers
+from gateway.caller import NOBODY, Caller, caller_of
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import CREDIT_LIMIT, BadFrame, ClientFrame, FrameEncoder
 from gateway.endpoints import arguments
 from gateway.endpoints.attachment import Attachment, check_members, find_run, read_attach, read_credit
-from gateway.endpoints.duplex import GOING_AWAY, Closing, Duplex, SocketSettings
+from gateway.endpoints.duplex import AUTH_EXPIRED, GOING_AWAY, Closing, Duplex, SocketSettings
 from gateway.endpoints.options import META_PREFIX, STARTING_OPTIONS, read_options
 from gateway.endpoints.outlet import SocketRun
 from gateway.endpoints.requests import CallReader
-from gateway.errors import FieldError, GatewayError
+from gateway.errors import CODES, FieldError, GatewayError
 from gateway.runs.policy import Cause, ReaderOptions
 from gateway.runs.source import RunSource
 
@@ -32,17 +34,29 @@ _OWN_MEMBERS = ("tool", "args", "credit")
 SUBSCRIBE_MEMBERS = (*_OWN_MEMBERS, *(name.removeprefix("_") for name in STARTING_OPTIONS))
 
 
-class Socket(Duplex):
-    """One connection of the subprotocol. `reader` reads the calls of its `subscribe` frames."""
+# Returns who comes with a credential; raises GatewayError for one that is not good.
+CredentialCheck = Callable[[str], Awaitable[Caller]]
 
-    def __init__(self, websocket: WebSocket, reader: CallReader, settings: SocketSettings) -> None:
+
+class Socket(Duplex):
+    """One connection of the subprotocol. `reader` reads the calls of its `subscribe` frames.
+
+    `check` is asked about the `token` of its `connection_init`; None: there is no authentication, and nobody looks at it.
+    """
+
+    def __init__(self, websocket: WebSocket, reader: CallReader, settings: SocketSettings, check: CredentialCheck | None = None) -> None:
         super().__init__(websocket, settings, subprotocol=codec.SUBPROTOCOL)
         self._calls = reader
+        self._check = check
+        self._caller = caller_of(websocket.scope)
+        # Ends the socket when its caller's credential has expired.
+        self._expiry: timers.Timer | None = None
         self._runs: dict[str, SocketRun] = {}
         self._names: dict[SocketRun, str] = {}
         self._acknowledged = False
-        # The client was told to go away, unless it hadn't even begun.
+        # The client was told to go away, unless it hadn't even begun; or its time is over.
         self._leaving = False
+        self._expired = False
 
     def go_away(self, reconnect_in_ms: int) -> None:
         self._leaving = True
@@ -77,14 +91,38 @@ class Socket(Duplex):
         try:
             async with asyncio.timeout(self._settings.init_timeout_s):
                 frame = await self._receive()
+                if frame.type != "connection_init":
+                    raise BadFrame("the first frame is connection_init", 4401)
+                await self._authenticate(frame.payload.get("token"))
         except TimeoutError:
             raise BadFrame("connection_init did not come in time", 4408) from None
-        if frame.type != "connection_init":
-            raise BadFrame("the first frame is connection_init", 4401)
         settings = self._settings
         limits = {"max_runs": settings.runs_limit, "max_credit": CREDIT_LIMIT, "heartbeat_ms": int(settings.heartbeat_s * 1000)}
         self._outlet.say(codec.ack(limits))
         self._acknowledged = True
+
+    async def _authenticate(self, token: Any) -> None:
+        """Find out whose socket this is, where the handshake hasn't said it, and end it with what it came with."""
+        if self._check is None:
+            return
+        if token is not None:
+            try:
+                caller = await self._check(token if isinstance(token, str) else "")
+            except GatewayError as error:
+                raise BadFrame(error.detail, CODES[error.code].ws_close) from error
+            if self._caller is not NOBODY and self._caller.id != caller.id:
+                raise BadFrame("the token is another credential than that of the handshake", 4401)
+            self._caller = caller
+        if self._caller is NOBODY:
+            raise BadFrame("authentication is needed: a credential in the handshake, or a `token` in connection_init", 4401)
+        if self._caller.expires_at is not None:
+            self._expiry = timers.running().call_later(self._caller.expires_at - time.time(), self._expire)
+
+    def _expire(self) -> None:
+        """Close behind the last words of the runs: their readers end at this moment, too."""
+        self._closing = AUTH_EXPIRED
+        self._leaving = self._expired = True
+        self._close_if_done()
 
     async def _handle(self, frame: ClientFrame) -> None:
         if frame.type == "connection_init":
@@ -112,6 +150,8 @@ class Socket(Duplex):
         if len(self._runs) >= self._settings.runs_limit:
             raise BadFrame(f"more than {self._settings.runs_limit} runs on one socket", 4413)
         try:
+            if self._expired:
+                raise GatewayError("auth-expired", "This socket's credential has expired; connect again with a new one")
             if self._leaving:
                 raise GatewayError("shutting-down", "This socket takes no new runs since its goaway; connect again", retry_after_s=5)
             if frame.type == "subscribe":
@@ -134,18 +174,18 @@ class Socket(Duplex):
         given = ((option, value) for option, value in payload.items() if option not in _OWN_MEMBERS and value is not None)
         options = [(f"_{option}", _option_text(option, value)) for option, value in given]
         checked = read_options(options, self._calls.limits.options, names=STARTING_OPTIONS)
-        call = self._calls.call(tool, values, checked, caller_of(self._websocket.scope), streaming=True)
+        call = self._calls.call(tool, values, checked, self._caller, self._websocket, streaming=True)
         self._join(name, await self._calls.hub.start(call, checked.policy), checked.reader, credit)
 
     async def _attach(self, name: str, attachment: Attachment) -> None:
         if attachment.delivered:
             self._outlet.say(codec.delivered(name, attachment.run_id))
         else:
-            run = await find_run(self._calls.hub, attachment.run_id, resumes=attachment.resumes)
+            run = await find_run(self._calls.hub, attachment.run_id, self._caller, resumes=attachment.resumes)
             self._join(name, run, attachment.options, attachment.credit)
 
     def _join(self, name: str, run: RunSource, options: ReaderOptions, credit: int | None) -> None:
-        entry = self._outlet.attach(run, FrameEncoder(run.id, name, debug=self._settings.debug), options, credit)
+        entry = self._outlet.attach(run, self._caller, FrameEncoder(run.id, name, debug=self._settings.debug), options, credit)
         self._runs[name] = entry
         self._names[entry] = name
 
@@ -165,6 +205,8 @@ class Socket(Duplex):
             self._outlet.finish()
 
     def _release(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
         for entry in self._runs.values():
             entry.reader.close()
 

@@ -1,4 +1,4 @@
-"""The catalogue: `GET /v1/tools`, `GET /v1/tools/{tool}`."""
+"""The catalogue: `GET /v1/tools`, `GET /v1/tools/{tool}`; the list shows what its caller may run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.auth.scopes import tool_refused
+from gateway.caller import caller_of
 from gateway.endpoints.contract import TOOL, TOOLS
 from gateway.workers.catalog import Catalog, Tool
 
@@ -34,11 +36,16 @@ def router(catalog: Catalog) -> APIRouter:
     """Return the routes of this module."""
     routes = APIRouter(tags=["tools"])
 
-    async def tools() -> Response:
-        return JSONResponse({"tools": [describe(tool) for tool in catalog.list()]})
+    async def tools(request: Request) -> Response:
+        grants = caller_of(request.scope).grants
+        return JSONResponse({"tools": [describe(tool) for tool in catalog.list() if grants.may_run(tool.name, tool.pool)]})
 
     async def one(request: Request, tool: str) -> Response:
-        return JSONResponse(describe(catalog.find(tool, request.query_params.get("_pool"))))
+        found = catalog.find(tool, request.query_params.get("_pool"))
+        grants = caller_of(request.scope).grants
+        if not grants.may_run(found.name, found.pool):
+            raise tool_refused(grants, found.name, found.pool)
+        return JSONResponse(describe(found))
 
     routes.add_api_route("/v1/tools", tools, methods=["GET"], **TOOLS)
     routes.add_api_route("/v1/tools/{tool}", one, methods=["GET"], **TOOL)

@@ -18,36 +18,31 @@ from gateway.codec.websocket import SUBPROTOCOL, EventEncoder
 from gateway.endpoints import arguments
 from gateway.endpoints.attachment import find_run, read_event_id
 from gateway.endpoints.duplex import Closing, SocketSettings
-from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.options import STARTING_OPTIONS, read_options
 from gateway.endpoints.plainsocket import DONE, PlainSocket
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import CallReader
 from gateway.endpoints.sockets import Sockets
-from gateway.endpoints.subprotocol import Socket
+from gateway.endpoints.subprotocol import CredentialCheck, Socket
 from gateway.errors import CODES, GatewayError
 from gateway.events import Ended, Outcome
 from gateway.runs.policy import ReaderOptions
 from gateway.runs.source import RunSource
 
 
-def router(reader: CallReader, settings: SocketSettings, exposure: Exposure, sockets: Sockets) -> APIRouter:
-    """Return the routes of this module."""
+def router(reader: CallReader, settings: SocketSettings, sockets: Sockets, check: CredentialCheck | None = None) -> APIRouter:
+    """Return the routes of this module. `check` is asked about the `token` of a `connection_init`; None: everybody may come in."""
     routes = APIRouter()
 
     async def many(websocket: WebSocket) -> None:
-        if not await admitted(websocket):
-            return
         if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
             await answer(websocket, Closing(4406, f"the subprotocol is {SUBPROTOCOL}"))
         elif (refusal := sockets.refusal()) is not None:
             await answer(websocket, refusal, subprotocol=SUBPROTOCOL)
         else:
-            await sockets.serve(Socket(websocket, reader, settings))
+            await sockets.serve(Socket(websocket, reader, settings, check))
 
     async def one(websocket: WebSocket, tool: str) -> None:
-        if not await admitted(websocket):
-            return
         refusal = sockets.refusal()
         if refusal is not None:
             await answer(websocket, refusal)
@@ -68,9 +63,8 @@ def router(reader: CallReader, settings: SocketSettings, exposure: Exposure, soc
         checked = read_options(options, reader.limits.options, names=STARTING_OPTIONS)
         schema = reader.hub.catalog.find(tool, checked.pool).parameters
         values = arguments.from_query(plain, schema, depth_limit=reader.limits.depth)
-        return await reader.hub.start(
-            reader.call(tool, values, checked, caller_of(websocket.scope), streaming=True), checked.policy
-        ), checked.reader
+        call = reader.call(tool, values, checked, caller_of(websocket.scope), websocket, streaming=True)
+        return await reader.hub.start(call, checked.policy), checked.reader
 
     async def resume(websocket: WebSocket, run_id: str, after: int | None) -> None:
         """Go on with a run as a reconnect over SSE does: the rest of it, nothing where all was delivered, `expired`."""
@@ -78,23 +72,30 @@ def router(reader: CallReader, settings: SocketSettings, exposure: Exposure, soc
             await answer(websocket, Closing(DONE.code, "everything was delivered"))
             return
         try:
-            run = await find_run(reader.hub, run_id, resumes=True)
+            run = await find_run(reader.hub, run_id, caller_of(websocket.scope), resumes=True)
         except GatewayError as error:
             await answer(websocket, DONE, *EventEncoder(run_id).encode(Ended(Outcome.EXPIRED, 0, error=error)))
             return
         await sockets.serve(PlainSocket(websocket, run, ReaderOptions(after=after, lag_bytes=settings.lag_bytes), settings))
 
-    async def admitted(websocket: WebSocket) -> bool:
-        try:
-            exposure.check(websocket.scope)
-        except GatewayError as error:
-            await websocket.send_denial_response(problem_response(error))
-            return False
-        return True
-
     routes.add_api_websocket_route("/v1/ws", many)
     routes.add_api_websocket_route("/v1/tools/{tool}/ws", one)
     return routes
+
+
+_NOT_ACCEPTED = frozenset({"host-not-allowed", "origin-not-allowed", "invalid-request"})
+
+
+async def refuse(websocket: WebSocket, error: GatewayError) -> None:
+    """Refuse a socket that may not come in: by a close frame, which a page can read, with the code of the error.
+
+    One for another host, or of a page that may not be here, is not even accepted.
+    """
+    if error.problem in _NOT_ACCEPTED:
+        await websocket.send_denial_response(problem_response(error))
+        return
+    offered = websocket.scope.get("subprotocols", [])
+    await answer(websocket, Closing(CODES[error.code].ws_close, error.detail), subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
 
 
 async def answer(websocket: WebSocket, closing: Closing, *messages: bytes, subprotocol: str | None = None) -> None:

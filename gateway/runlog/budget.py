@@ -55,6 +55,12 @@ class MemoryBudget:
         self._live.pop(log, None)
         self._ended.pop(log, None)
 
+    def change(self, limit_bytes: int) -> None:
+        """Have another limit from now on, and free what is above it."""
+        self.limit_bytes = self.threshold_bytes = limit_bytes
+        if self.size_bytes > limit_bytes:
+            self.reclaim()
+
     def lower(self) -> None:
         """Follow with a threshold that had been raised what was freed since."""
         step = max(self.limit_bytes // STEP_PARTS, 1)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from gateway.caller import Caller
 from gateway.events import Chunks, Ended, Outcome, Status, Timing
 from gateway.runlog.budget import MemoryBudget
 from gateway.runlog.memory import MemoryLog
@@ -52,6 +53,8 @@ class FollowedRun(RunSource):
         self._budget = budget
         super().__init__(
             record.id,
+            caller_id=record.caller,
+            ticket=record.ticket,
             tool=record.tool,
             streaming=record.kind == "stream",
             session_id=record.session,
@@ -101,10 +104,10 @@ class FollowedRun(RunSource):
         end = self.known_end
         return end.timing if end is not None and end.timing is not None else Timing(None, None, 0)
 
-    def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
+    def subscribe(self, wake: Callable[[], None], caller: Caller, options: ReaderOptions = READ_ALL) -> Subscription:
         """See RunSource; the first one begins the copy."""
         self._follow()
-        reader = super().subscribe(wake, options)
+        reader = super().subscribe(wake, caller, options)
         if self._was_seen_waiting and self._status is not None:
             reader.note(self._status)
         return reader

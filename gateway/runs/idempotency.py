@@ -1,5 +1,7 @@
 """Idempotency keys: a request that is sent again with the same key gets the run that the first one started.
 
+A key is its caller's: the same one of another caller is another key.
+
 Owned by the hub. A key is known as long as its run is, so there are no more keys than runs. Looking up and starting happen in
 one synchronous step, so of two requests at once one starts the run and the other joins it.
 Source: docs of the protocol, section 3; draft-ietf-httpapi-idempotency-key-header.
@@ -15,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from gateway.caller import ANONYMOUS, Caller
 from gateway.errors import FieldError, GatewayError
 from gateway.runs.run import Run
 
@@ -25,13 +28,15 @@ _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A key, and the fingerprint of the request that came with it."""
+    """A key, which is its caller's alone, and the fingerprint of the request that came with it."""
 
     key: str
     fingerprint: bytes
 
 
-def claim(key: str, tool: str, arguments: Mapping[str, Any], options: Iterable[tuple[str, str]], *, streaming: bool) -> Claim:
+def claim(
+    key: str, caller: Caller, tool: str, arguments: Mapping[str, Any], options: Iterable[tuple[str, str]], *, streaming: bool
+) -> Claim:
     """Return the claim of a request. `options` are those that it was sent with and that say what is to be run, in any order.
 
     The fingerprint is a SHA-256 of all this and of nothing else: two ways to ask for the same run have the same.
@@ -43,7 +48,9 @@ def claim(key: str, tool: str, arguments: Mapping[str, Any], options: Iterable[t
         detail = f"has {len(key)} characters; allowed: 1 to 255 printable ASCII characters"
         raise GatewayError("invalid-option", f"{HEADER} {detail}", errors=[FieldError(HEADER, detail)])
     request = [tool, arguments, sorted(options), streaming]
-    return Claim(key, hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest())
+    # A line break is in no key: nobody's key can look like another caller's.
+    name = key if caller.id == ANONYMOUS.id else f"{caller.id}\n{key}"
+    return Claim(name, hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest())
 
 
 class IdempotencyKeys:

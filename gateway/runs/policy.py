@@ -87,6 +87,7 @@ class Cause(StrEnum):
     DISCONNECT = "the last reader left"
     GRACE = "the last reader left and nobody came back in time"
     CLIENT = "it was cancelled by a client"
+    RELOAD = "the tool's code has changed"
     SHUTDOWN = "the gateway is shutting down"
     FENCED = "the other gateways took this one for dead, or the shared log has lost the run"
 

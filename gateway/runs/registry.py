@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from gateway import timers
+from gateway.caller import Caller
 from gateway.runs.run import Run
 
 
@@ -35,6 +36,8 @@ class RunRegistry:
         # Both in the order of their expiry, which is the value.
         self._ended: dict[str, float] = {}
         self._expired: dict[str, float] = {}
+        # Whose those were.
+        self._expired_of: dict[str, str] = {}
         self._timer: timers.Timer | None = None
 
     @property
@@ -51,9 +54,10 @@ class RunRegistry:
         """Return a run that is open, or has ended and is still kept; else None."""
         return self._known.get(run_id)
 
-    def is_expired(self, run_id: str) -> bool:
-        """Return whether a run of that id was forgotten lately."""
-        return run_id in self._expired
+    def is_expired(self, run_id: str, caller: Caller) -> bool:
+        """Return whether a run of that id, which the caller might see, was forgotten lately."""
+        owner_id = self._expired_of.get(run_id)
+        return owner_id is not None and caller.may_see(owner_id)
 
     def add(self, run: Run) -> None:
         """Take a run that begins."""
@@ -71,14 +75,19 @@ class RunRegistry:
             self._forget(next(iter(self._ended)))
         self._arm()
 
-    def page(self, *, limit: int, after: str | None = None, state: str | None = None, tool: str | None = None) -> RunPage:
-        """Return the `limit` newest runs that are older than `after` (a run's id; None: the newest of all) and fit the filters."""
+    def page(self, caller: Caller, *, limit: int, after: str | None = None, state: str | None = None, tool: str | None = None) -> RunPage:
+        """Return the `limit` newest runs that are older than `after` (a run's id; None: the newest of all) and fit the filters.
+
+        They are those that the caller may see.
+        """
         # Made when asked for: the ids are nearly sorted, and keeping an index would cost every run.
         ids = sorted(self._known)
         end = len(ids) if after is None else bisect_left(ids, after)
         runs: list[Run] = []
         for index in range(end - 1, -1, -1):
             run = self._known[ids[index]]
+            if not caller.may_see(run.caller_id):
+                continue
             if (state is None or run.state == state) and (tool is None or run.tool == tool):
                 if len(runs) == limit:
                     return RunPage(runs, runs[-1].id)
@@ -91,8 +100,12 @@ class RunRegistry:
         run.release()
         self._on_forgotten(run)
         self._expired[run_id] = timers.running().time() + self._ttl_s
+        self._expired_of[run_id] = run.caller_id
         if len(self._expired) > self._kept_limit:
-            del self._expired[next(iter(self._expired))]
+            self._lose_sight(next(iter(self._expired)))
+
+    def _lose_sight(self, run_id: str) -> None:
+        del self._expired[run_id], self._expired_of[run_id]
 
     def _sweep(self) -> None:
         self._timer = None
@@ -100,7 +113,7 @@ class RunRegistry:
         for run_id in [*_due(self._ended, now)]:
             self._forget(run_id)
         for run_id in [*_due(self._expired, now)]:
-            del self._expired[run_id]
+            self._lose_sight(run_id)
         self._arm()
 
     def _arm(self) -> None:

@@ -18,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway import timers
-from gateway.call import NOTHING, ToolCall
+from gateway.call import ToolCall
+from gateway.caller import Caller
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
 from gateway.runlog.base import RunRecorder
@@ -30,7 +31,7 @@ from gateway.runlog.memory import MemoryLog
 from gateway.runs.policy import READ_ALL, Cause, Leaving, ReaderOptions, RunPolicy
 from gateway.runs.source import RunSource, start_details
 from gateway.runs.stopwatch import Stopwatch
-from gateway.runs.subscription import Subscription
+from gateway.runs.subscription import KeptPlace, Subscription
 from gateway.telemetry.tally import RunTally, ToolTally
 from gateway.transport.base import StreamCall
 from gateway.workers.dispatch import Ticket
@@ -57,15 +58,6 @@ class RunLimits:
 _ENDINGS = {Cause.SHUTDOWN: (Outcome.SHUTDOWN, "shutting-down"), Cause.FENCED: (Outcome.ERROR, "owner-lost")}
 
 
-@dataclass(slots=True, eq=False)
-class KeptPlace:
-    """The place of the last subscriber, kept while nobody reads and somebody may come back."""
-
-    cursor: int
-    taken_bytes: int
-    lag_bytes: int
-
-
 class RunOwner(Protocol):
     """Who keeps the runs: the hub."""
 
@@ -90,8 +82,10 @@ class Run(RunSource):
         "_was_queued",
         "_watch",
         "call",
+        "cause",
         "policy",
         "recorder",
+        "size_bytes",
     )
 
     def __init__(
@@ -115,11 +109,13 @@ class Run(RunSource):
         log_bytes = min(limits.plain_log_bytes, limits.log_bytes) if is_plain else limits.log_bytes
         super().__init__(
             run_id,
+            caller_id=call.caller.id,
+            ticket=call.caller.ticket,
             tool=call.tool,
             streaming=call.streaming,
             session_id=call.session_id,
             on_disconnect=str(policy.on_disconnect),
-            details=details_of(run_id, call, policy, limits),
+            details=start_details(run_id, call, policy, heartbeat_s=limits.heartbeat_s),
             log=MemoryLog(limit_bytes=log_bytes, limit_chunks=limits.log_chunks, budget=budget),
             tally=tally,
         )
@@ -128,6 +124,10 @@ class Run(RunSource):
         self.call = call
         self.policy = policy
         self.recorder = recorder
+        # Why we ended it, by a name of tally.CANCEL_CAUSES; None where it ended by itself, or hasn't. And its chunks' bytes, as JSON.
+        self.cause: str | None = None
+        self.size_bytes = 0
+        self.trace = call.trace
         self._owner = owner
         self._timers = timers.running()
         # Subscribers on other gateways.
@@ -148,6 +148,17 @@ class Run(RunSource):
         if self.ended is not None:
             return str(self.ended.outcome)
         return "queued" if self._upstream is None else "running"
+
+    @property
+    def paused(self) -> bool:
+        """Whether the worker is made to wait for a slow reader."""
+        return self._paused
+
+    @property
+    def silent_ms(self) -> int | None:
+        """How long ago the last chunk came; None before the first."""
+        at = self._watch.last_chunk_at
+        return None if at is None else int((self._timers.time() - at) * 1000)
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -172,14 +183,16 @@ class Run(RunSource):
         if isinstance(granted, Ticket):
             self._ticket = granted
             self._was_queued = True
+            if self.trace is not None:
+                self.trace.queued(granted.position, granted.depth)
             if self.recorder is not None:
                 self.recorder.status(self._queued(granted.position, granted.depth))
         else:
             self.on_lease(granted)
 
-    def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
+    def subscribe(self, wake: Callable[[], None], caller: Caller, options: ReaderOptions = READ_ALL) -> Subscription:
         """See RunSource; who comes while it waits is told its place."""
-        reader = super().subscribe(wake, options)
+        reader = super().subscribe(wake, caller, options)
         if self._ticket is not None:
             reader.note(self._queued(self._ticket.position, self._ticket.depth))
         return reader
@@ -194,8 +207,7 @@ class Run(RunSource):
 
     def cancel(self, cause: Cause) -> None:
         """End the run as cancelled, whatever it is doing; idempotent."""
-        if self.tally is not None and self.ended is None:
-            self.tally.run_cancelled(cause.name.lower())
+        self._ends_for(cause.name.lower())
         outcome, problem = _ENDINGS.get(cause, (Outcome.CANCELLED, "cancelled"))
         self._end(outcome, GatewayError(problem, f"The run ended: {cause.value}"))
 
@@ -209,8 +221,10 @@ class Run(RunSource):
         now = watch.leased_at = self._timers.time()
         if self._counts is not None:
             self._counts.queue.observe(now - watch.accepted_at)
+        if self.trace is not None:
+            self.trace.leased(self.id, lease.pool, lease.worker_id)
         try:
-            self._upstream = lease.execute(self.call, self.id, watch.remaining_s(now), self)
+            self._upstream = lease.execute(self.call, self.id, watch.remaining_s(now), self, self.call.correlation.metadata())
         except TypeError as exc:
             # Only a gRPC caller can have an argument that JSON has no word for.
             self._end(Outcome.ERROR, GatewayError("invalid-arguments", f"An argument can't be sent as JSON: {exc}"))
@@ -249,6 +263,9 @@ class Run(RunSource):
                 counts.first_chunk.observe(now - watch.accepted_at)
             else:
                 counts.gap.observe(now - watch.last_chunk_at)
+        if self.trace is not None and watch.last_chunk_at is None:
+            self.trace.first_chunk()
+        self.size_bytes += size_bytes
         watch.chunks_came(now)
         before_bytes = self.log.total_bytes
         batch = self.log.append(payloads, size_bytes, attributes)
@@ -320,11 +337,17 @@ class Run(RunSource):
         now = self._timers.time()
         when, limit = self._watch.next_deadline(now, paused=self._paused)
         if now >= when:
-            if self.tally is not None:
-                self.tally.run_cancelled(f"deadline_{limit.value}")
+            self._ends_for(f"deadline_{limit.value}")
             self._end(Outcome.DEADLINE, self._watch.passed(limit))
         else:
             self._timer = self._timers.call_at(when, self._check_deadlines)
+
+    def _ends_for(self, cause: str) -> None:
+        """Note why we are about to end the run, if it hasn't ended."""
+        if self.ended is None:
+            self.cause = cause
+            if self.tally is not None:
+                self.tally.run_cancelled(cause)
 
     def _end(self, outcome: Outcome, error: GatewayError | None, metadata: Mapping[str, str] | None = None) -> None:
         if self.ended is not None:
@@ -342,8 +365,10 @@ class Run(RunSource):
         self._end_grace()
         self.log.end()
         # An ended run is known for a while; its arguments, which may be megabytes, are not needed for that.
-        call = self.call
-        self.call = ToolCall(call.tool, NOTHING, call.timeout_s, call.streaming, call.session_id, call.pool)
+        self.call = self.call.bare()
+        if self.trace is not None:
+            self.trace.ended(end, cause=self.cause, size_bytes=self.size_bytes)
+            self.trace = None
         if self.recorder is not None:
             self.recorder.ended(end)
         self._tell_end()
@@ -374,15 +399,3 @@ class Run(RunSource):
 
     def _queued(self, position: int, depth: int) -> Status:
         return Status("queued", {"position": position, "depth": depth, "pool": self.pool})
-
-
-def details_of(run_id: str, call: ToolCall, policy: RunPolicy, limits: RunLimits) -> dict[str, Any]:
-    """Return what the start events of a run say besides the run and its tool."""
-    deadlines = policy.deadlines
-    timeouts_s = {
-        "timeout_ms": call.timeout_s,
-        "queue_timeout_ms": deadlines.queue_s,
-        "first_chunk_timeout_ms": deadlines.first_chunk_s,
-        "idle_timeout_ms": deadlines.idle_s,
-    }
-    return start_details(run_id, on_disconnect=str(policy.on_disconnect), timeouts_s=timeouts_s, heartbeat_s=limits.heartbeat_s)

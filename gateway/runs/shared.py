@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from gateway.call import Affinity, ToolCall
+from gateway.caller import Caller
 from gateway.errors import GatewayError
 from gateway.events import Status
 from gateway.runlog.shared import records
@@ -24,13 +25,13 @@ from gateway.runlog.shared.log import SharedLog
 from gateway.runlog.shared.options import SharedLogOptions
 from gateway.runlog.shared.recorder import Recorder
 from gateway.runlog.shared.records import RunRecord
+from gateway.runlog.shared.starts import SharedStarts
 from gateway.runs.followed import FollowedRun
-from gateway.runs.hub import Hub
+from gateway.runs.hub import Hub, run_not_found
 from gateway.runs.idempotency import Claim
 from gateway.runs.identity import new_run_id
 from gateway.runs.policy import Cause, RunPolicy
-from gateway.runs.run import details_of
-from gateway.runs.source import RunSource
+from gateway.runs.source import RunSource, start_details
 
 log = structlog.get_logger("gateway.runs")
 
@@ -50,6 +51,7 @@ class SharedRuns:
         self.log = SharedLog(url, gateway_id, self, options)
         self._hub = hub
         self._session_ttl_s = session_ttl_s
+        self._starts = SharedStarts(url, options.prefix)
         # Those that somebody needs; and all that anybody holds, so that one run is one object, however many ask for it at once.
         self._followed: dict[str, FollowedRun] = {}
         self._seen_runs: WeakValueDictionary[str, FollowedRun] = WeakValueDictionary()
@@ -70,6 +72,7 @@ class SharedRuns:
             finally:
                 self._tasks = None
                 keeper.cancel()
+                await self._starts.aclose()
 
     @property
     def available(self) -> bool:
@@ -115,24 +118,39 @@ class SharedRuns:
             return self._hub.claimed(claim) or await self._start(call, policy, claim)
 
     async def _start(self, call: ToolCall, policy: RunPolicy, claim: Claim | None) -> RunSource:
+        tool = self._hub.check(call)
+        call = self._hub.traced(call)
+        try:
+            return await self._register(call, tool.pool, policy, claim)
+        except GatewayError as error:
+            if call.trace is not None:
+                call.trace.refused(error)
+            raise
+
+    async def _register(self, call: ToolCall, pool: str, policy: RunPolicy, claim: Claim | None) -> RunSource:
+        """Make a run known to all gateways and open it here; where its claim is somebody's already, return that run."""
         hub = self._hub
-        tool = hub.check(call)
+        account = None if hub.quotas is None else hub.quotas.account(call.caller)
+        if account is not None:
+            await account.check_everywhere(self._starts)
         run_id = new_run_id()
-        await self._go_home(call, tool.pool)
+        await self._go_home(call, pool)
         record = RunRecord(
             id=run_id,
             tool=call.tool,
-            pool=tool.pool,
+            pool=pool,
             session=call.session_id,
             policy=str(policy.on_disconnect),
             kind="stream" if call.streaming else "unary",
-            details=details_of(run_id, call, policy, hub.limits.run),
+            caller=call.caller.id,
+            ticket=call.caller.ticket,
+            details=start_details(run_id, call, policy, heartbeat_s=hub.limits.run.heartbeat_s),
         )
         shared_claim = None if claim is None else records.Claim(claim.key, claim.fingerprint.hex())
         registered = await self.log.register(record, shared_claim)
         if registered.id != run_id:
-            return hub.find(registered.id) or self._seen(registered)
-        recorder = SharedRecorder(self, self.log.recorder(run_id), call.session_id, tool.pool)
+            return hub.find_anybodys(registered.id) or self._seen(registered)
+        recorder = SharedRecorder(self, self.log.recorder(run_id), call.session_id, pool)
         try:
             return hub.open(call, policy, claim, run_id=run_id, recorder=recorder)
         except GatewayError:
@@ -140,19 +158,23 @@ class SharedRuns:
             self.log.withdraw(run_id)
             raise
 
-    async def look_up(self, run_id: str) -> RunSource:
-        """Return a run of any gateway.
+    async def look_up(self, run_id: str, caller: Caller) -> RunSource:
+        """Return a run of the caller's, of any gateway.
 
         Raises:
             GatewayError: `run-expired`, `run-not-found`; `log-unavailable` where it isn't ours.
         """
-        run = self._hub.find(run_id) or self._followed.get(run_id)
-        if run is not None:
-            return run
-        record = await self.log.find(run_id)
-        if record is None:
-            return self._hub.get(run_id)
-        return self._seen(record)
+        run: RunSource | None = self._hub.find_anybodys(run_id) or self._followed.get(run_id)
+        if run is None:
+            record = await self.log.find(run_id)
+            if record is None:
+                return self._hub.get(run_id, caller)
+            if not caller.may_see(record.caller):
+                raise run_not_found(run_id)
+            return self._seen(record)
+        if not caller.may_see(run.caller_id):
+            raise run_not_found(run_id)
+        return run
 
     async def cancel(self, run: RunSource) -> RunSource:
         """Cancel a run and return it as it is then: ended, unless its owner takes longer than CANCEL_WAIT_S."""
@@ -173,14 +195,17 @@ class SharedRuns:
             run.refresh(record)
         return run
 
-    async def list(self, *, limit: int, after: str | None, state: str | None, tool: str | None) -> tuple[list[RunSource], str | None]:
-        """Return a page of all gateways' runs, newest first, and the cursor of the next one.
+    async def list(
+        self, caller: Caller, *, limit: int, after: str | None, state: str | None, tool: str | None
+    ) -> tuple[list[RunSource], str | None]:
+        """Return a page of the caller's runs on all gateways, newest first, and the cursor of the next one.
 
         Raises:
             GatewayError: `invalid-option`, the cursor is none; `log-unavailable`.
         """
-        page = await self.log.list(after, limit, state=state, tool=tool)
-        return [self._hub.find(record.id) or self._seen(record) for record in page.runs], page.cursor
+        owner_id = None if caller.grants.admin else caller.id
+        page = await self.log.list(after, limit, state=state, tool=tool, caller=owner_id)
+        return [self._hub.find_anybodys(record.id) or self._seen(record) for record in page.runs], page.cursor
 
     async def touch_session(self, session_id: str, metadata: Mapping[str, str] | None = None) -> tuple[float, Mapping[str, str]]:
         """See OtherGateways."""
@@ -195,6 +220,10 @@ class SharedRuns:
     async def end_session(self, session_id: str) -> bool:
         """See OtherGateways."""
         return await self.log.session_end(session_id)
+
+    async def use_ticket(self, ticket: str, ttl_s: float) -> bool:
+        """See OtherGateways."""
+        return await self.log.use_ticket(ticket, ttl_s)
 
     # RunFollower: what followed runs ask
 
@@ -222,19 +251,19 @@ class SharedRuns:
 
     def on_cancel(self, run_id: str) -> None:
         """See LocalRuns."""
-        run = self._hub.find(run_id)
+        run = self._hub.find_anybodys(run_id)
         if run is not None:
             run.cancel(Cause.CLIENT)
 
     def on_remote_readers(self, run_id: str, total: int) -> None:
         """See LocalRuns."""
-        run = self._hub.find(run_id)
+        run = self._hub.find_anybodys(run_id)
         if run is not None:
             run.remote_subscribers(total)
 
     def on_fenced(self, run_id: str) -> None:
         """See LocalRuns."""
-        run = self._hub.find(run_id)
+        run = self._hub.find_anybodys(run_id)
         if run is not None:
             run.cancel(Cause.FENCED)
 
@@ -252,7 +281,10 @@ class SharedRuns:
         home = session.homes.get(pool_name)
         if home is None:
             return
-        pool = self._hub.pools[pool_name]
+        pool = self._hub.pools.get(pool_name)
+        if pool is None:
+            # Gone with a reload while the log was asked: the hub says so.
+            return
         if home.gateway == self.log.gateway_id or pool.kind == "addresses":
             pool.tie_session(call.session_id, home.worker)
         elif (call.affinity or pool.affinity) is not Affinity.HINT:

@@ -7,14 +7,19 @@ for nothing but the end is told of it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from mypy_extensions import mypyc_attr
 
+from gateway.call import ToolCall
+from gateway.caller import Caller
+from gateway.correlation import Trace
 from gateway.events import Ended, Gap, Started, Status, Timing
 from gateway.runlog.memory import MemoryLog
-from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role
+from gateway.runs.policy import READ_ALL, Cause, Overflow, ReaderOptions, Role, RunPolicy
+from gateway.runs.quotas import Account
 from gateway.runs.subscription import Subscription
 from gateway.telemetry.tally import RunTally
 
@@ -25,7 +30,10 @@ Item = TypeVar("Item")
 # followed.py is not compiled, and derives from this.
 @mypyc_attr(allow_interpreted_subclasses=True)
 class RunSource:
-    """What a front door needs of a run. `on_disconnect` is its policy's text, `streaming` False for a unary call."""
+    """What a front door needs of a run. `on_disconnect` is its policy's text, `streaming` False for a unary call.
+
+    `caller_id` is whose it is, `ticket` the one-time ticket that it was started with, None without one.
+    """
 
     # Ten thousand ended runs are kept: an instance's dict would be the largest part of each.
     __slots__ = (
@@ -36,6 +44,9 @@ class RunSource:
         "_sheds",
         "_subscribers",
         "_waiters",
+        "_was_read",
+        "account",
+        "caller_id",
         "ended",
         "id",
         "log",
@@ -44,7 +55,9 @@ class RunSource:
         "session_id",
         "streaming",
         "tally",
+        "ticket",
         "tool",
+        "trace",
         "worker_id",
     )
 
@@ -55,6 +68,8 @@ class RunSource:
         self,
         run_id: str,
         *,
+        caller_id: str,
+        ticket: str | None,
         tool: str,
         streaming: bool,
         session_id: str | None,
@@ -65,12 +80,19 @@ class RunSource:
     ) -> None:
         """`details` are those of the start event. `tally` counts what readers are told for the operator; None: nobody does."""
         self.id = run_id
+        self.caller_id = caller_id
+        self.ticket = ticket
         self.tool = tool
         self.streaming = streaming
         self.session_id = session_id
         self.on_disconnect = on_disconnect
         self.log = log
         self.tally = tally
+        # Its caller's; None for one who isn't limited.
+        self.account: Account | None = None
+        self._was_read = False
+        # Hears what becomes of the run, until its end; None: nobody does.
+        self.trace: Trace | None = None
         self.ended: Ended | None = None
         self.pool: str | None = None
         self.worker_id: str | None = None
@@ -111,6 +133,12 @@ class RunSource:
         """How the run ended, even where its readers have not got so far yet; None while it hasn't."""
         return self.ended
 
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the run is part of; None where it is in none."""
+        found: str | None = self._details.get("trace_id")
+        return found
+
     def timing(self) -> Timing:
         """Return how long it took so far."""
         raise NotImplementedError
@@ -118,8 +146,15 @@ class RunSource:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.tool}: {self.state}, {self.chunks} chunks, {len(self._readers)} readers>"
 
-    def subscribe(self, wake: Callable[[], None], options: ReaderOptions = READ_ALL) -> Subscription:
-        """Return a new reader; `wake` is not called before that."""
+    def subscribe(self, wake: Callable[[], None], caller: Caller, options: ReaderOptions = READ_ALL) -> Subscription:
+        """Return a new reader, which ends when its caller's time is over; `wake` is not called before that.
+
+        Raises:
+            GatewayError: `quota-exceeded`, the run's caller has read too much within a minute. A run's first reader comes with its start.
+        """
+        if self.account is not None and self._was_read:
+            self.account.check_bytes()
+        self._was_read = True
         # Or it would pin, from its place on, what another one has just taken and nobody needs any more.
         self.log.trim()
         # A reader that begins live is told so as one that comes back is: its first event has no id to come back to the start by.
@@ -135,6 +170,10 @@ class RunSource:
         if options.role is Role.SUBSCRIBER:
             self._subscribers += 1
             self._subscriber_came()
+        if self.trace is not None:
+            self.trace.reader(joined=True, role=options.role.value)
+        if caller.expires_at is not None:
+            reader.expire_in(caller.expires_at - time.time())
         return reader
 
     def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
@@ -177,9 +216,13 @@ class RunSource:
         """A reader has taken a gap."""
         if self.tally is not None:
             self.tally.gap_told(gap.reason, gap.last - gap.first + 1)
+        if self.trace is not None:
+            self.trace.gap(gap.first, gap.last, gap.reason)
 
     def reader_left(self, subscription: Subscription) -> None:
         """The reader is gone."""
+        if self.trace is not None:
+            self.trace.reader(joined=False, role=subscription.options.role.value)
         self._readers = _without(self._readers, subscription)
         if subscription.holds and self.waits_for_readers:
             self.log.places.remove(subscription)
@@ -235,13 +278,22 @@ def _without(items: tuple[Item, ...], gone: Item) -> tuple[Item, ...]:
     return () if len(items) == 1 and items[0] is gone else tuple(item for item in items if item is not gone)
 
 
-def start_details(run_id: str, *, on_disconnect: str, timeouts_s: Mapping[str, float | None], heartbeat_s: float) -> dict[str, Any]:
-    """Return what a start event says besides the run and its tool; `timeouts_s` by the name of its option, None for none."""
+def start_details(run_id: str, call: ToolCall, policy: RunPolicy, *, heartbeat_s: float) -> dict[str, Any]:
+    """Return what the start events of a run say besides the run and its tool."""
     uri = f"/v1/runs/{run_id}"
-    details: dict[str, Any] = {"on_disconnect": on_disconnect}
+    details: dict[str, Any] = {"on_disconnect": str(policy.on_disconnect)}
+    deadlines = policy.deadlines
+    timeouts_s = {
+        "timeout_ms": call.timeout_s,
+        "queue_timeout_ms": deadlines.queue_s,
+        "first_chunk_timeout_ms": deadlines.first_chunk_s,
+        "idle_timeout_ms": deadlines.idle_s,
+    }
     for name, seconds in timeouts_s.items():
         if seconds is not None:
             details[name] = int(seconds * 1000)
     details["heartbeat_ms"] = int(heartbeat_s * 1000)
     details["links"] = {"events": f"{uri}/events", "cancel": f"{uri}/cancel"}
+    if (trace_id := call.correlation.trace_id) is not None:
+        details["trace_id"] = trace_id
     return details

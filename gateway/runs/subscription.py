@@ -8,11 +8,15 @@ cancelled scope, and is all that a disconnect needs: the run's policy decides wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.events import Chunks, Ended, Event, Gap, Started, Status
+from gateway import timers
+from gateway.errors import GatewayError
+from gateway.events import Chunks, Ended, Event, Gap, Outcome, Started, Status
 from gateway.runlog.memory import MemoryLog
 from gateway.runs.policy import Overflow, ReaderOptions, Role
+from gateway.runs.quotas import Account
 
 
 class ReadableRun(Protocol):
@@ -20,6 +24,7 @@ class ReadableRun(Protocol):
 
     log: MemoryLog
     ended: Ended | None
+    account: Account | None
 
     def reader_advanced(self) -> None:
         """A reader has taken something: the worker may go on."""
@@ -35,14 +40,17 @@ class Subscription:
     """A reader's cursor. `wake` is called from the event loop whenever there is something new to take; it must not block."""
 
     __slots__ = (
+        "_account",
         "_closed",
         "_ended",
+        "_expiry",
         "_gap",
         "_run",
         "_started",
         "_status",
         "cursor",
         "cut",
+        "expired",
         "format",
         "lag_bytes",
         "options",
@@ -53,8 +61,11 @@ class Subscription:
     def __init__(self, run: ReadableRun, started: Started, cursor: int, wake: Callable[[], None], options: ReaderOptions) -> None:
         log = run.log
         self._run = run
+        # Who pays for what is taken; None: it costs nothing.
+        self._account = run.account
         self._started: Started | None = started
-        self._status: Status | None = None
+        # What is taken next: the newest status, or the end of a reader whose time is over.
+        self._status: Status | Ended | None = None
         self._gap: Gap | None = None
         self._ended = False
         self._closed = False
@@ -69,6 +80,9 @@ class Subscription:
         self.taken_bytes = log.bytes_before(cursor)
         # True once it lagged too far for its overflow policy: its connection is to be closed, without an end.
         self.cut = False
+        # True once its caller's credential has expired: its end says so, and the run may go on.
+        self.expired = False
+        self._expiry: timers.Timer | None = None
 
     @property
     def finished(self) -> bool:
@@ -92,6 +106,8 @@ class Subscription:
             return started
         if self._status is not None:
             status, self._status = self._status, None
+            if isinstance(status, Ended):
+                return self._last(status)
             return status
         if self.cut:
             return None
@@ -113,6 +129,8 @@ class Subscription:
         if isinstance(item, Chunks):
             self.cursor = item.first + len(item.payloads)
             self.taken_bytes += item.size_bytes
+            if self._account is not None:
+                self._account.sent_bytes += item.size_bytes
         else:
             self._move(item.last + 1)
             self._run.gap_told(item)
@@ -123,9 +141,27 @@ class Subscription:
         self.cursor = cursor
         self.taken_bytes = self._run.log.bytes_before(cursor)
 
+    def _last(self, end: Ended) -> Ended:
+        """Leave the run, having been told the end ahead of time; nothing is taken after it."""
+        self._ended = True
+        self.close()
+        self.cut = True
+        return end
+
     def note(self, status: Status) -> None:
         """Have a status taken next, in place of one that was not taken yet."""
-        self._status = status
+        if not self.expired:
+            self._status = status
+
+    def expire_in(self, seconds: float) -> None:
+        """End this reader in so many seconds, as `auth_expired`; 0 or less: at the loop's next turn."""
+        self._expiry = timers.running().call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        self.expired = True
+        error = GatewayError("auth-expired", "The credential that this was asked for with has expired; come back with a new one")
+        self._status = Ended(Outcome.AUTH_EXPIRED, self._run.log.next - 1, error=error)
+        self.wake()
 
     def show(self, status: Status) -> None:
         """Note a new status and wake the reader."""
@@ -159,4 +195,15 @@ class Subscription:
         """Leave the run; idempotent. The last subscriber's leaving is the disconnect that the run's policy is about."""
         if not self._closed:
             self._closed = True
+            if self._expiry is not None:
+                self._expiry.cancel()
             self._run.reader_left(self)
+
+
+@dataclass(slots=True, eq=False)
+class KeptPlace:
+    """The place of the last subscriber, kept while nobody reads and somebody may come back."""
+
+    cursor: int
+    taken_bytes: int
+    lag_bytes: int

@@ -70,6 +70,11 @@ class BaseAdapter:
         """Seconds left until the caller's deadline; None without one."""
         return self.session_context.deadline if self.session_context is not None else None
 
+    @_FromContext
+    def trace_context(self) -> dict[str, str]:
+        """What a call that the tool makes passes on to stay in the run's trace: `traceparent`, perhaps `tracestate`; empty without one."""
+        return dict(self.session_context.origin.trace) if self.session_context is not None else {}
+
     def get_tools(self) -> list[ToolSpec]:
         """Return what this adapter offers."""
         return list(discover(type(self)).values())

@@ -90,6 +90,7 @@ class Execution:
     async def run(self, places: asyncio.Semaphore, threads: ToolThreads) -> None:
         """Live through the whole life, beginning when there is a place. Never raises, not even what a tool raises."""
         self._interruption.task = asyncio.current_task()
+        self._context.origin.enter()
         self._threads = threads
         try:
             with self._interruption:

@@ -35,6 +35,7 @@ from gateway.runtime.failure import Draining
 from gateway.runtime.host import HostLink, HostUnreachable, reach
 from gateway.runtime.limits import MESSAGE_LIMIT_BYTES, METADATA_LIMIT_BYTES
 from gateway.runtime.loading import AdapterNotLoaded, LoadedAdapter, load
+from gateway.runtime.origin import RunNamed
 from gateway.runtime.servicer import BridgeServicer, Desk, WorkerServicer
 from gateway.runtime.sessions import LocalSessions
 
@@ -62,7 +63,9 @@ class CannotStart(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the worker and return the process's exit code."""
     given = options.parse(argv)
-    logging.basicConfig(level=given.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=given.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s%(run)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RunNamed())
     if given.own_process_group:
         with contextlib.suppress(PermissionError):  # it leads a group already
             os.setsid()

@@ -28,14 +28,13 @@ from gateway.runtime.execution import Execution
 from gateway.runtime.executor import Executor
 from gateway.runtime.failure import Failure, ToolNotFound, WrongCall, describe
 from gateway.runtime.loading import LoadedAdapter
+from gateway.runtime.origin import read_origin
 from gateway.runtime.session import SessionContext
 from gateway.runtime.sessions import Sessions
 from gateway.runtime.tool import ToolSpec
 from gateway.runtime.wire import Numbering
 
 logger = logging.getLogger(__name__)
-
-RUN_ID_KEY = "x-gateway-run-id"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -65,9 +64,11 @@ class Desk:
         _check_kind(tool, streaming)
         bound = tool.parameters.bind(arguments.decode(request))
         await self.sessions.prepare(request.session_id)
-        session = SessionContext(request.session_id, request.metadata, timeout_s=context.time_remaining(), host=self.sessions.host_tools)
-        run_id = next((str(value) for key, value in context.invocation_metadata() or () if key == RUN_ID_KEY), "")
-        execution = Execution(self.adapter.type, tool, bound, session, run_id=run_id, streaming=streaming)
+        origin = read_origin(context.invocation_metadata() or ())
+        session = SessionContext(
+            request.session_id, request.metadata, timeout_s=context.time_remaining(), host=self.sessions.host_tools, origin=origin
+        )
+        execution = Execution(self.adapter.type, tool, bound, session, run_id=origin.run_id, streaming=streaming)
         self.executor.start(execution)
         return execution
 

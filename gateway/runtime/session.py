@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from gateway.runtime.origin import Origin
+
 
 class HostTools(Protocol):
     """The tools that a Snakepit host offers to Python, called from a tool's thread. Implemented by host.py."""
@@ -28,7 +30,8 @@ class HostTools(Protocol):
 class SessionContext:
     """The session context of one execution, with Snakepit's names.
 
-    `session_id` is empty where the caller has no session. `request_metadata` is the request's metadata.
+    `session_id` is empty where the caller has no session. `request_metadata` is the request's metadata. `origin` says of which run,
+    request and trace it is.
     """
 
     def __init__(
@@ -38,11 +41,13 @@ class SessionContext:
         *,
         timeout_s: float | None = None,
         host: HostTools | None = None,
+        origin: Origin = Origin(),  # noqa: B008  immutable
     ) -> None:
         self.session_id = session_id
         self.request_metadata: dict[str, str] = dict(request_metadata or {})
         self._ends_at_s = None if timeout_s is None else time.monotonic() + timeout_s
         self._host = host
+        self.origin = origin
         self._elixir_tools: dict[str, Any] | None = None
         # Set once, by the execution, on the event loop.
         self.cancelled = False

@@ -14,6 +14,16 @@ import structlog
 LogFormat = Literal["auto", "json", "console"]
 
 
+def set_level(level: str) -> None:
+    """Have log lines of at least another level from now on."""
+    logging.getLogger().setLevel(level.upper())
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    # Not the default, which shows every frame's locals: among them there may be somebody's key.
+    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+
+
 def configure(level: str, log_format: LogFormat = "auto") -> None:
     """Send all log lines of at least `level` (debug, info, warning, error) to stderr.
 
@@ -28,7 +38,7 @@ def configure(level: str, log_format: LogFormat = "auto") -> None:
         structlog.stdlib.ExtraAdder(),
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()] if people else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [_console()] if people else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -44,6 +54,9 @@ def configure(level: str, log_format: LogFormat = "auto") -> None:
         logger.handlers = []
         logger.propagate = name != "uvicorn.access"
         logger.setLevel(logging.WARNING)
+    for name in ("httpx", "httpcore"):
+        # A line for each request that we make, with its URL.
+        logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

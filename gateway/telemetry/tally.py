@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from gateway.events import Outcome
+from gateway.events import READER_OUTCOMES, Outcome
 
 OTHER = "other"
 # (tool, pool) pairs with series of their own; those beyond are counted together.
@@ -26,6 +26,7 @@ CANCEL_CAUSES = (
     "disconnect",
     "grace",
     "client",
+    "reload",
     "shutdown",
     "fenced",
     "deadline_total",
@@ -33,9 +34,11 @@ CANCEL_CAUSES = (
     "deadline_first_chunk",
     "deadline_idle",
 )
+# Why a call that a tool has yet to stop for was ended; OTHER: it broke off, or nobody knows any more.
+STOP_CAUSES = (*CANCEL_CAUSES, OTHER)
 GAP_REASONS = ("evicted", "slow_consumer")
-# A run of ours has every outcome but `expired`, which is said of runs that nobody knows.
-RUN_OUTCOMES = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.EXPIRED)
+# A run of ours has every outcome but those that are said of one reader.
+RUN_OUTCOMES = tuple(outcome.value for outcome in Outcome if outcome not in READER_OUTCOMES)
 
 
 class Histogram:

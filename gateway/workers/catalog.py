@@ -7,7 +7,7 @@ any moment: a worker that restarts with other tools changes it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from gateway.errors import GatewayError
 from gateway.workers.description import Tool
@@ -25,8 +25,9 @@ _NAMES_LIMIT = 20
 class Catalog:
     """The tools of all pools. Where two pools offer the same name, the first one's is meant unless a pool is named."""
 
-    def __init__(self, pools: Sequence[Pool]) -> None:
-        self._pools = tuple(pools)
+    def __init__(self, pools: Collection[Pool]) -> None:
+        # Theirs who made it: pools come and go.
+        self._pools = pools
 
     def find(self, tool: str, pool: str | None = None) -> Tool:
         """Return the tool of that name, in `pool` or else in the first pool that has it.

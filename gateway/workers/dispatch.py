@@ -80,6 +80,9 @@ class Dispatcher:
         self._unsettled = unsettled
         # In order of arrival; a dict, so that leaving from the middle costs nothing.
         self._queue: dict[Ticket, None] = {}
+        # Nobody waits.
+        self.unqueued = asyncio.Event()
+        self.unqueued.set()
         self._positions: Timer | None = None
         self._tick = 0
         self._granting = False
@@ -111,10 +114,15 @@ class Dispatcher:
             raise GatewayError("pool-saturated", detail, retry_after_s=min(max(1.0, options.queue_timeout_s / 2), 30.0))
         ticket = Ticket(self, request, holder, len(self._queue) + 1)
         self._queue[ticket] = None
+        self.unqueued.clear()
         ticket._timer = self._loop.call_later(options.queue_timeout_s, self._time_out, ticket)
         if self._positions is None:
             self._positions = self._loop.call_later(POSITION_INTERVAL_S, self._tell_positions)
         return ticket
+
+    def change(self, options: PoolOptions) -> None:
+        """Go on with other options; who waits already keeps their place and their time."""
+        self._options = options
 
     def workers_changed(self) -> None:
         """Look again at everyone who waits: a worker came, went or changed its state."""
@@ -197,9 +205,11 @@ class Dispatcher:
         del self._queue[ticket]
         if ticket._timer is not None:
             ticket._timer.cancel()
-        if self._positions is not None and not self._queue:
-            self._positions.cancel()
-            self._positions = None
+        if not self._queue:
+            self.unqueued.set()
+            if self._positions is not None:
+                self._positions.cancel()
+                self._positions = None
 
     def _time_out(self, ticket: Ticket) -> None:
         if ticket not in self._queue:

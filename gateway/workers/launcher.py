@@ -71,7 +71,7 @@ class WorkerProcess:
         self._options = options
         self._socket = name.with_suffix(".sock")
         self._ready = name.with_suffix(".ready")
-        self._output = OutputReader(worker_id)
+        self._output = OutputReader(worker_id, options.name)
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: asyncio.ReadTransport | None = None
         self._lifeline: int | None = None

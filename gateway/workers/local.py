@@ -4,7 +4,8 @@ A slot runs for as long as its pool. Each process has one Worker and one task, a
 its predecessor still serves:
 
     it died, or fell silent     the successor starts at once, then after the back-off
-    it is due (age, requests)   the successor starts first; when it serves, the old one drains, and no stream is cut
+    it is due (age, requests,   the successor starts first; when it serves, the old one drains, and no stream is cut
+    or new options or code)
     a cancelled tool is stuck   the old one drains at once, for drain_timeout_s at most; the successor starts meanwhile
 
 The slots of a pool renew their processes one after the other, and a slot begins only when the last process that
@@ -48,17 +49,35 @@ class LocalSlot:
         changed: Callable[[], None],
     ) -> None:
         """`surge` is shared by the slots of a pool: its holder may have a process more. `changed`: see Worker."""
-        self._id = worker_id
+        self.worker_id = worker_id
         self._options = options
         self._open_channel = open_channel
         self._directory = directory
         self._surge = surge
         self._changed = changed
         self._restarts = 0
+        # A back-off is not waited for any more: there is something new to try, or nothing is wanted.
+        self._hurry = asyncio.Event()
+        # Whether it starts no process any more.
+        self.retired = False
         self.workers = [self._new_worker()]
 
+    def renew(self, options: PoolOptions) -> list[Worker]:
+        """Have the process replaced by one with these options, as one that is due; return those in service, one at most."""
+        self._options = options
+        self._hurry.set()
+        self.workers[-1].successor_wanted.set()
+        return [worker for worker in self.workers if worker.state is WorkerState.READY]
+
+    def retire(self) -> None:
+        """Start no process any more, and end those that are there when their streams have; `run` returns then."""
+        self.retired = True
+        self._hurry.set()
+        for worker in self.workers:
+            worker.replace()
+
     async def run(self) -> None:
-        """Keep a process in service until cancelled; then stop what runs."""
+        """Keep a process in service until cancelled, then stop what runs; or until the slot was retired and its streams have ended."""
         loop = asyncio.get_running_loop()
         backoff = Backoff()
         worker, predecessor = self.workers[0], None
@@ -68,6 +87,9 @@ class LocalSlot:
                 async with self._surge if due else contextlib.nullcontext():
                     lives.create_task(self._live(worker))
                     await worker.settled.wait()
+                if self.retired:
+                    worker.drain()
+                    return
                 if worker.came_up:
                     if predecessor is not None:
                         predecessor.drain()
@@ -80,16 +102,24 @@ class LocalSlot:
                         backoff.reset()
                     predecessor = worker
                 if worker.state is not WorkerState.READY:  # a due one still serves, and that is no failure
-                    await asyncio.sleep(backoff.next_s())
+                    await self._back_off(backoff.next_s())
+                if self.retired:
+                    return
                 self._restarts += 1
+                self._hurry.clear()
                 worker = self._new_worker()
                 self.workers = [*(old for old in self.workers if not old.ended.is_set()), worker]
                 self._changed()
 
+    async def _back_off(self, wait_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._hurry.wait()
+
     def _new_worker(self) -> Worker:
         limit = self._options.max_requests
         return Worker(
-            self._id,
+            self.worker_id,
             trusts_json=self._options.trusts_json,
             max_requests=None if limit is None else max(1, round(limit * _jitter())),
             restarts=self._restarts,
@@ -153,7 +183,7 @@ class LocalSlot:
                     return channel, await describe(channel, self._options, max(deadline - loop.time(), 0.1))
                 except (CallFailed, ValueError) as exc:
                     if loop.time() > deadline or process.exited.is_set():
-                        raise StartFailed(process.with_tail(f"worker {self._id} does not answer: {reason_of(exc)}")) from exc
+                        raise StartFailed(process.with_tail(f"worker {self.worker_id} does not answer: {reason_of(exc)}")) from exc
                 await asyncio.sleep(_RETRY_S)
         except BaseException:
             await channel.aclose()
@@ -181,6 +211,11 @@ class LocalSlot:
             async with asyncio.timeout(self._options.drain_timeout_s):
                 await worker.quiet.wait()
         return f"worker {worker.id} was replaced: a cancelled tool did not stop in {self._options.stop_timeout_s:g} s"
+
+
+async def replaced(worker: Worker) -> None:
+    """Return when a worker takes no more requests: its successor serves, or it has ended."""
+    await _first(worker.told_to_go.wait(), worker.ended.wait())
 
 
 async def _first(*contenders: Coroutine[Any, Any, Any]) -> Any:

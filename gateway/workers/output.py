@@ -2,11 +2,13 @@
 
 A pipe's read end feeds it, so a worker can never block on a full pipe, and no task is needed. A line is cut
 at LINE_LIMIT_BYTES; of a flood, LINES_PER_S reach the log and the rest is counted there.
+A line that names a run as the runtime's own logging does, ` [r_…]: `, is logged as that run's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 
 import structlog
@@ -17,14 +19,16 @@ TAIL_LINES = 20
 LINE_LIMIT_BYTES = 4096
 LINES_PER_S = 500
 
+_RUN = re.compile(r" \[(r_[0-9A-Z]{26})\]: ")
+
 
 class OutputReader(asyncio.Protocol):
     """The reading side of a worker's stdout and stderr."""
 
-    def __init__(self, worker_id: str) -> None:
+    def __init__(self, worker_id: str, pool: str) -> None:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.closed = asyncio.Event()
-        self._worker_id = worker_id
+        self._names = {"worker": worker_id, "pool": pool}
         self._partial = b""
         self._second = 0
         self._lines = 0
@@ -50,8 +54,9 @@ class OutputReader(asyncio.Protocol):
         second = int(asyncio.get_running_loop().time())
         if second != self._second:
             if self._lines > LINES_PER_S:
-                log.warning("worker output left out", worker=self._worker_id, lines=self._lines - LINES_PER_S)
+                log.warning("worker output left out", **self._names, lines=self._lines - LINES_PER_S)
             self._second, self._lines = second, 0
         self._lines += 1
         if self._lines <= LINES_PER_S:
-            log.info("worker output", worker=self._worker_id, line=text)
+            found = _RUN.search(text)
+            log.info("worker output", **self._names, **({} if found is None else {"run": found[1]}), line=text)

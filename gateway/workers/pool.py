@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 
 from gateway.call import Affinity
 from gateway.errors import GatewayError
-from gateway.telemetry.tally import STOP_BOUNDS_S, Histogram
+from gateway.telemetry.tally import OTHER, STOP_BOUNDS_S, STOP_CAUSES, Histogram
 from gateway.workers.address import AddressSlot
 from gateway.workers.description import Tool, await_stop
 from gateway.workers.dispatch import Dispatcher, Scheduler, Ticket
@@ -45,15 +46,15 @@ class Pool:
         self._started = asyncio.Event()
         # Cancelled tools that did not stop in time, since the pool began.
         self._stuck = 0
-        # Seconds from the end of a call that was cancelled, or broke off, to the worker's word that its tool has stopped.
-        self.stops = Histogram(STOP_BOUNDS_S)
-        self._slots: list[LocalSlot] | list[AddressSlot]
+        # Seconds from the end of a call that was cancelled, or broke off, to the worker's word that its tool has stopped; by why that was.
+        self.stops = {cause: Histogram(STOP_BOUNDS_S) for cause in STOP_CAUSES}
+        # Says why a run's call was ended, one of STOP_CAUSES; set by who knows runs.
+        self.cause_of: Callable[[str], str] = lambda run_id: OTHER
+        self._open_channel = open_channel
+        self._surge = asyncio.Lock()
+        self._slots: list[LocalSlot | AddressSlot] = []
         if options.kind == "local":
-            surge = asyncio.Lock()
-            self._slots = [
-                LocalSlot(f"{self.name}-{number}", options, open_channel, self._directory, surge, self._changed)
-                for number in range(1, options.size + 1)
-            ]
+            self._grow()
         else:
             self._slots = [
                 AddressSlot(f"{self.name}-{number}", address, options, open_channel, self._changed)
@@ -84,6 +85,11 @@ class Pool:
         return self._dispatcher.acquire(request, holder)
 
     @property
+    def options(self) -> PoolOptions:
+        """What it was told last."""
+        return self._options
+
+    @property
     def affinity(self) -> Affinity:
         """What a session's tie is worth where a request says nothing."""
         return self._options.affinity
@@ -107,7 +113,7 @@ class Pool:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 for slot in self._slots:
-                    tasks.create_task(slot.run())
+                    tasks.create_task(self._keep(slot))
                 try:
                     await asyncio.get_running_loop().create_future()  # for ever: the slots never end by themselves
                 finally:
@@ -115,6 +121,52 @@ class Pool:
                     self._dispatcher.close(self._shutting_down())
         finally:
             self._directory.remove()
+
+    def renew(self, options: PoolOptions) -> list[Worker]:
+        """Go on with other options, or with new processes of the same ones; return the workers in service that are replaced.
+
+        For a local pool that runs. Each worker's successor starts first, one after the other, and the old one goes when its streams
+        have ended; where a successor does not come up, the old one stays and it is tried again. Slots beyond `size` end with their streams.
+        """
+        self._options = options
+        self._dispatcher.change(options)
+        local = [slot for slot in self._slots if isinstance(slot, LocalSlot) and not slot.retired]
+        for slot in local[options.size :]:
+            slot.retire()
+        replaced = [worker for slot in local[: options.size] for worker in slot.renew(options)]
+        for slot in self._grow():
+            if self._tasks is not None:
+                self._tasks.create_task(self._keep(slot))
+        self._changed()
+        return replaced
+
+    def _grow(self) -> list[LocalSlot]:
+        """Add the slots that a local pool lacks, and return them."""
+        options = self._options
+        there = [slot for slot in self._slots if isinstance(slot, LocalSlot)]
+        taken = {slot.worker_id for slot in there}
+        names = (name for number in itertools.count(1) if (name := f"{self.name}-{number}") not in taken)
+        lacking = options.size - sum(not slot.retired for slot in there)
+        added = [
+            LocalSlot(name, options, self._open_channel, self._directory, self._surge, self._changed)
+            for name in itertools.islice(names, max(0, lacking))
+        ]
+        self._slots += added
+        return added
+
+    async def _keep(self, slot: LocalSlot | AddressSlot) -> None:
+        """Run a slot; one that returns was retired."""
+        await slot.run()
+        self._slots.remove(slot)
+        self._changed()
+
+    async def retired(self) -> None:
+        """Return when nothing runs here and nobody waits; for a pool that nobody can ask for a lease any more."""
+        unqueued = self._dispatcher.unqueued
+        while not unqueued.is_set() or any(not worker.quiet.is_set() for worker in self._workers()):
+            await unqueued.wait()
+            for worker in self._workers():
+                await worker.quiet.wait()
 
     async def started(self) -> None:
         """Return when a worker is ready, or when every worker's first start has failed; `readiness` says which."""
@@ -182,7 +234,7 @@ class Pool:
             while not await await_stop(worker.channel, run_id, timeout_s):
                 pass  # nobody here can end that process: the place stays taken
             worker.unmark_stuck()
-        self.stops.observe(loop.time() - began)
+        self.stops[self.cause_of(run_id)].observe(loop.time() - began)
         self._dispatcher.free(worker)
 
     def _shutting_down(self) -> GatewayError:

@@ -179,3 +179,12 @@ def test_any_fragmentation_gives_the_same_events(data: st.DataObject) -> None:
     fragments = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     assert parse(*fragments).messages == parse(text).messages
     assert len(parse(text).messages) == len(payloads) + 2
+
+
+def test_an_end_by_shutdown_tells_each_reader_a_time_of_its_own_to_come_back(encoder: SseEncoder) -> None:
+    end = Ended(Outcome.SHUTDOWN, 1)
+    sources = [parse(encoder.encode(end)) for _ in range(20)]
+    assert {source.messages[0].event for source in sources} == {"end"}
+    times = {encoder.encode(end).partition(b"\n")[0] for _ in range(20)}
+    assert len(times) > 1
+    assert all(1000 <= int(time.removeprefix(b"retry: ")) <= 3000 for time in times)

@@ -73,7 +73,11 @@ class Served:
             )
         try:
             wait_for(self._listens, "its listeners")
-            self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False, verify=self.tls or False)
+            # As for the client commands: what it is asked with where it wants a key.
+            key = self._environment.get("GATEWAY_KEY")
+            headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+            verify = self.tls or False
+            self.client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False, verify=verify)
             if ready:
                 wait_for(self.is_ready, "its workers")
         except BaseException:

@@ -60,7 +60,7 @@ async def test_second_signal_stops_at_once(serve: Callable[..., Served], tag: st
         gateway.process.send_signal(signal.SIGTERM)
         await until(lambda: gateway.client.get("/readyz").json()["status"] == "draining", "the drain")
         gateway.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(gateway.process.wait, 20)
+        assert await asyncio.to_thread(gateway.process.wait, 20) == 128 + signal.SIGTERM
     wait_for(lambda: not gateway.processes(), "its workers to be gone")
 
 

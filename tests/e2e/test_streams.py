@@ -93,7 +93,7 @@ class TestCommandLine:
     def test_failed_run_exits_1(self, gateway: Served) -> None:
         done = self.command(gateway, "stream", "may_fail", "after=1", "error=value")
         assert done.returncode == 1
-        assert done.stdout.splitlines() == ['{"step": 1}']
+        assert done.stdout.splitlines() == ['{"step":1}']
         assert "failed after 1 chunks" in done.stderr
 
     def test_call_prints_the_result(self, gateway: Served) -> None:

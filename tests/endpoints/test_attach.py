@@ -218,7 +218,7 @@ async def _until(lines: AsyncIterator[str], last: str) -> AsyncIterator[str]:
 
 def cut_reader(running: Running, call: FakeCall) -> None:
     """Do to a run's only reader what the overflow policy `disconnect` does."""
-    run = running.gateway.hub.find(call.run_id)
+    run = running.gateway.hub.find_anybodys(call.run_id)
     assert run is not None
     reader: Subscription = run._readers[0]
     reader.cut = True

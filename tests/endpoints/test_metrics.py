@@ -20,6 +20,7 @@ from gateway.app import Gateway, create_app
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.call import ToolCall
+from gateway.caller import ANONYMOUS
 from gateway.endpoints.gauges import Gauges
 from gateway.errors import GatewayError
 from gateway.events import Chunks
@@ -79,9 +80,9 @@ async def test_a_scrape_counts_runs_by_outcome(running: Running) -> None:
     await stream()
     running.pool.script = lambda call: call.fail(GatewayError("worker-timeout", "too late"))
     await stream()
-    running.pool.script = lambda call: running.gateway.hub.get(call.run_id).cancel(Cause.CLIENT)
+    running.pool.script = lambda call: running.gateway.hub.get(call.run_id, ANONYMOUS).cancel(Cause.CLIENT)
     await stream()
-    running.pool.script = lambda call: running.gateway.hub.get(call.run_id).cancel(Cause.SHUTDOWN)
+    running.pool.script = lambda call: running.gateway.hub.get(call.run_id, ANONYMOUS).cancel(Cause.SHUTDOWN)
     await stream("opaque")
 
     now = await scrape(running)
@@ -124,7 +125,7 @@ async def test_what_is_open_is_seen_while_it_is(running: Running) -> None:
             assert now.value("gateway_pool_workers", pool="default", state="ready") == 1
             # Live, not only when the run is over.
             assert now.total("gateway_run_chunks_total") == 1
-        await until(lambda: len(running.gateway.hub.get(call.run_id).readers) == 1)
+        await until(lambda: len(running.gateway.hub.get(call.run_id, ANONYMOUS).readers) == 1)
         call.end()
         await response.aread()
     now = await scrape(running)
@@ -182,7 +183,7 @@ async def test_gaps_that_readers_are_told_are_counted(serve: Serve) -> None:
         running.pool.script = lambda call: [call.send(number) for number in range(100)]
         response = await running.client.post("/v1/tools/count/runs")
         run = response.headers["location"]
-        await until(lambda: running.gateway.hub.get(run.rpartition("/")[2]).chunks == 100)
+        await until(lambda: running.gateway.hub.get(run.rpartition("/")[2], ANONYMOUS).chunks == 100)
         running.pool.calls[0].end()
         await running.client.get(f"{run}/events", headers=SSE)
         now = await scrape(running)
@@ -201,7 +202,7 @@ async def test_grpc_callers_are_readers(running: Running, streaming: bool) -> No
         answer = stub.ExecuteStreamingTool(asked) if streaming else stub.ExecuteTool(asked)
         waiting = asyncio.ensure_future(answer.read() if streaming else answer)
         call = await running.pool.next_call()
-        await until(lambda: running.gateway.hub.get(call.run_id).readers)
+        await until(lambda: running.gateway.hub.get(call.run_id, ANONYMOUS).readers)
         now = await scrape(running)
         assert now.by("gateway_readers", "format") == {"grpc": 1}
         call.send(1)
@@ -214,7 +215,7 @@ async def test_a_reader_that_is_moved_on_is_told_a_gap(running: Running) -> None
     running.pool.busy = True
     hub = running.gateway.hub
     run = hub.open(ToolCall("count", {}, 60.0))
-    reader = run.subscribe(lambda: None, ReaderOptions(overflow=Overflow.LATEST, lag_bytes=1000))
+    reader = run.subscribe(lambda: None, ANONYMOUS, ReaderOptions(overflow=Overflow.LATEST, lag_bytes=1000))
     running.pool.tickets[0].grant()
     for number in range(100):
         running.pool.calls[0].send(number)

@@ -289,7 +289,7 @@ class Scene:
     def send(self, index: int, count: int) -> None:
         if self.pool.calls:
             call = self.pool.calls[index % len(self.pool.calls)]
-            if self.hub.find(call.run_id).ended is None:  # type: ignore[union-attr]
+            if self.hub.find_anybodys(call.run_id).ended is None:  # type: ignore[union-attr]
                 first = self.sent.get(call.run_id, 0) + 1
                 self.sent[call.run_id] = first + count - 1
                 call.send(*range(first, first + count))

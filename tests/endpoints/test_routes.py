@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from gateway.caller import ANONYMOUS
 from gateway.errors import PROBLEMS
 from tests.conftest import FakePool, Running, Serve, until, within
 from tests.endpoints.conftest import messages, problem
@@ -67,7 +68,7 @@ async def test_cancel_of_a_queued_run_ends_it(running: Running) -> None:
     running.pool.busy = True
     request = asyncio.ensure_future(running.client.get(COUNT))
     ticket = await running.pool.next_ticket()
-    (run,) = [each.id for each in (await running.gateway.hub.page(limit=1))[0]]
+    (run,) = [each.id for each in (await running.gateway.hub.page(ANONYMOUS, limit=1))[0]]
     await running.client.delete(f"/v1/runs/{run}")
     problem(await within(request), 499, "cancelled")
     assert ticket.cancelled.is_set()
@@ -93,7 +94,7 @@ async def test_a_second_reader_keeps_the_run_alive_when_the_first_leaves(running
         call = await running.pool.next_call()
         call.send(1)
         url = first.headers["content-location"]
-        run = running.gateway.hub.find(url.split("/")[3])
+        run = running.gateway.hub.find_anybodys(url.split("/")[3])
         second = asyncio.ensure_future(running.client.get(url))
         await until(lambda: "2 readers" in repr(run))
     await until(lambda: "1 readers" in repr(run))

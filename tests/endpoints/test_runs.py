@@ -9,6 +9,7 @@ import httpx
 import orjson
 import pytest
 
+from gateway.caller import ANONYMOUS
 from gateway.codec.sse import SseEncoder
 from gateway.errors import Code, GatewayError, ToolFailed
 from tests.conftest import FakeCall, Running, Serve, until, within
@@ -37,7 +38,7 @@ async def ended(running: Running, **options: Any) -> str:
     """Start a run in the background, play it with the pool's script, and return its id when it has ended."""
     running.pool.script = running.pool.script or count_to_three
     run: str = (await started(running, **options))["run"]
-    await until(lambda: running.gateway.hub.get(run).ended)
+    await until(lambda: running.gateway.hub.get(run, ANONYMOUS).ended)
     return run
 
 
@@ -141,7 +142,7 @@ async def test_wait_that_is_over_answers_with_the_state(serve: Serve) -> None:
 async def test_who_waits_and_leaves_leaves_nothing_behind_and_stops_nothing(running: Running) -> None:
     stream = await raw(running, "POST", RUNS, b"{}", Prefer="wait=50", Accept="application/json")
     call = await running.pool.next_call()
-    run = running.gateway.hub.get(call.run_id)
+    run = running.gateway.hub.get(call.run_id, ANONYMOUS)
     await until(lambda: run._waiters)
     stream.cut()
     await until(lambda: not run._waiters)
@@ -162,7 +163,7 @@ async def test_result_before_the_end_is_202_with_the_state(running: Running) -> 
 async def test_result_can_be_waited_for(running: Running) -> None:
     document = await started(running)
     request = asyncio.ensure_future(running.client.get(document["links"]["result"], headers={"Prefer": "wait=5"}))
-    run = running.gateway.hub.get(document["run"])
+    run = running.gateway.hub.get(document["run"], ANONYMOUS)
     await until(lambda: run._waiters)
     count_to_three(running.pool.calls[0])
     assert (await within(request)).json()["chunks"] == [1, 2, 3]
@@ -276,7 +277,7 @@ async def test_live_reader_gets_what_comes(running: Running, headers: dict[str, 
     document = await started(running)
     call = await running.pool.next_call()
     call.send("before")
-    run = running.gateway.hub.get(document["run"])
+    run = running.gateway.hub.get(document["run"], ANONYMOUS)
     request = asyncio.ensure_future(running.client.get(document["links"]["events"], params={"_from": "live"}, headers=headers))
     await until(lambda: "1 readers" in repr(run))
     call.send("after")
@@ -340,16 +341,16 @@ async def test_expired_run_is_410_and_then_404(serve: Serve, method: str, suffix
     async with serve(runlog={"ttl_s": 0.2}) as running:
         run = await ended(running)
         hub = running.gateway.hub
-        await until(lambda: hub.find(run) is None)
+        await until(lambda: hub.find_anybodys(run) is None)
         problem(await running.client.request(method, f"/v1/runs/{run}{suffix}"), 410, "run-expired")
-        await until(lambda: not hub._runs.is_expired(run))
+        await until(lambda: not hub._runs.is_expired(run, ANONYMOUS))
         problem(await running.client.request(method, f"/v1/runs/{run}{suffix}"), 404, "run-not-found")
 
 
 async def test_expired_run_on_a_streams_url_is_an_end_and_then_204(serve: Serve) -> None:
     async with serve(runlog={"ttl_s": 0.1}) as running:
         run = await ended(running)
-        await until(lambda: running.gateway.hub.find(run) is None)
+        await until(lambda: running.gateway.hub.find_anybodys(run) is None)
         response = await running.client.get(COUNT, headers={"Last-Event-ID": f"{run}.2"})
         assert (response.status_code, messages(response.content)[-1][1]["status"]) == (200, "expired")
         assert (await running.client.get(COUNT, headers={"Last-Event-ID": f"{run}.end"})).status_code == 204
@@ -361,7 +362,7 @@ async def test_expired_run_on_a_streams_url_is_an_end_and_then_204(serve: Serve)
 async def test_two_viewers_and_a_late_joiner_see_the_same_bytes(running: Running) -> None:
     document = await started(running)
     call = await running.pool.next_call()
-    run = running.gateway.hub.get(document["run"])
+    run = running.gateway.hub.get(document["run"], ANONYMOUS)
     viewers = [asyncio.ensure_future(running.client.get(document["links"]["events"])) for _ in range(2)]
     await until(lambda: "2 readers" in repr(run))
     for number in range(20):
@@ -381,7 +382,7 @@ async def test_a_batch_is_encoded_once_for_all_readers_of_a_format(running: Runn
     monkeypatch.setattr(SseEncoder, "encode_chunks", lambda self, chunks: (encoded.append(chunks.first), original(self, chunks))[1])
     document = await started(running)
     call = await running.pool.next_call()
-    run = running.gateway.hub.get(document["run"])
+    run = running.gateway.hub.get(document["run"], ANONYMOUS)
     viewers = [asyncio.ensure_future(running.client.get(document["links"]["events"])) for _ in range(10)]
     await until(lambda: "10 readers" in repr(run))
     await until(lambda: all(reader._started is None for reader in run._readers))
@@ -407,12 +408,12 @@ async def test_grace_lets_a_client_come_back_by_its_last_event_id(running: Runni
             if b"data: 2\n" in text:
                 break
         run = first.headers["content-location"].split("/")[3]
-    await until(lambda: "0 readers" in repr(running.gateway.hub.get(run)))
+    await until(lambda: "0 readers" in repr(running.gateway.hub.get(run, ANONYMOUS)))
     call.send(3)
     request = asyncio.ensure_future(
         running.client.get(COUNT, params={"_on_disconnect": "grace:30s"}, headers={"Last-Event-ID": f"{run}.2"})
     )
-    await until(lambda: "1 readers" in repr(running.gateway.hub.get(run)))
+    await until(lambda: "1 readers" in repr(running.gateway.hub.get(run, ANONYMOUS)))
     call.send(4)
     call.end()
     assert data_of(await within(request)) == [3, 4]
@@ -446,7 +447,7 @@ async def test_a_reader_with_overflow_disconnect_is_cut_without_an_end_and_can_c
     async with serve(reader_lag_bytes=100_000) as running:
         stalled = await raw(running, "GET", COUNT + "?_overflow=disconnect&_on_disconnect=continue", receive_buffer_bytes=4096)
         call = await running.pool.next_call()
-        run = running.gateway.hub.get(call.run_id)
+        run = running.gateway.hub.get(call.run_id, ANONYMOUS)
         await fill(call)
         await until(lambda: "0 readers" in repr(run))
         assert (call.paused, run.state) == (False, "running")
@@ -538,7 +539,7 @@ async def test_the_same_key_joins_the_same_run_on_every_url(running: Running) ->
     document = await started(running, json={"count": 3}, headers=KEY)
     assert (await started(running, json={"count": 3}, headers=KEY))["run"] == document["run"]
     request = asyncio.ensure_future(running.client.post(COUNT, json={"count": 3}, headers=KEY))
-    run = running.gateway.hub.get(document["run"])
+    run = running.gateway.hub.get(document["run"], ANONYMOUS)
     await until(lambda: "1 readers" in repr(run))
     count_to_three(running.pool.calls[0])
     assert data_of(await within(request)) == [1, 2, 3]
@@ -552,7 +553,7 @@ async def test_the_same_key_joins_the_same_run_on_every_url(running: Running) ->
 async def test_a_call_that_is_sent_again_gets_the_same_result(running: Running) -> None:
     requests = [asyncio.ensure_future(running.client.post("/v1/tools/add/call", json={"a": 1, "b": 2}, headers=KEY)) for _ in range(5)]
     call = await running.pool.next_call()
-    run = running.gateway.hub.get(call.run_id)
+    run = running.gateway.hub.get(call.run_id, ANONYMOUS)
     await until(lambda: "5 readers" in repr(run))
     call.send(3)
     call.end()
@@ -598,7 +599,7 @@ async def test_an_observer_or_a_place_starts_no_run(running: Running, query: str
 
 async def test_head_never_starts_or_joins_anything(running: Running) -> None:
     document = await started(running)
-    run = running.gateway.hub.get(document["run"])
+    run = running.gateway.hub.get(document["run"], ANONYMOUS)
     for headers in ({}, {"Prefer": "respond-async"}, {"Last-Event-ID": f"{run.id}.0"}, KEY):
         response = await running.client.head(COUNT, headers=headers)
         assert (response.status_code, response.content) == (200, b"")

@@ -6,6 +6,7 @@ import httpx
 import orjson
 import pytest
 
+from gateway.caller import ANONYMOUS
 from gateway.errors import Code, GatewayError, ToolFailed
 from tests.conftest import FakeCall, Running, Serve, until, within
 from tests.endpoints.conftest import JSON, NDJSON, SSE, messages, problem, raw
@@ -404,7 +405,7 @@ async def test_reconnect_to_an_ended_run_gets_the_rest(running: Running) -> None
 async def test_reconnect_gets_a_gap_for_what_is_gone(running: Running) -> None:
     run = await ended_run(running)
     # As when the memory was needed for others: its last batch is left.
-    running.gateway.hub.get(run).log.shrink(10**9, keep_batches=1)
+    running.gateway.hub.get(run, ANONYMOUS).log.shrink(10**9, keep_batches=1)
     events = messages((await running.client.get(COUNT, headers={"Last-Event-ID": f"{run}.1"})).content)
     assert [name for name, _ in events] == ["start", "gap", "message", "end"]
     assert events[1][1] == {"from": 2, "to": 2, "reason": "evicted"}
@@ -520,7 +521,7 @@ async def test_json_larger_than_the_limit_is_413_and_cancels(serve: Serve) -> No
 
 async def test_json_of_a_run_that_is_half_gone_says_the_gap(running: Running) -> None:
     run = await ended_run(running)
-    running.gateway.hub.get(run).log.shrink(10**9, keep_batches=1)
+    running.gateway.hub.get(run, ANONYMOUS).log.shrink(10**9, keep_batches=1)
     for path in ("events", "result"):
         document = (await running.client.get(f"/v1/runs/{run}/{path}", headers=JSON)).json()
         assert document["chunks"] == [{"n": 3}]

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from gateway.call import ToolCall
+from gateway.caller import ANONYMOUS
 from gateway.events import Chunks, Ended, Event
 from gateway.runlog.base import RunRecorder
+from gateway.runlog.budget import MemoryBudget
 from gateway.runs.policy import Deadlines, OnDisconnect, ReaderOptions, RunPolicy
 from gateway.runs.run import Run, RunLimits
 from gateway.runs.subscription import Subscription
@@ -73,7 +75,7 @@ class Reader:
 
     def __init__(self, run: Run, **options: Any) -> None:
         self.wakes = 0
-        self.subscription: Subscription = run.subscribe(self._wake, ReaderOptions(**options))
+        self.subscription: Subscription = run.subscribe(self._wake, ANONYMOUS, ReaderOptions(**options))
 
     def _wake(self) -> None:
         self.wakes += 1
@@ -128,10 +130,11 @@ def start(clock: Clock, pool: FakePool, owner: Owner) -> StartRun:
         limits: RunLimits | None = None,
         on_disconnect: str = "cancel",
         recorder: RunRecorder | None = None,
+        budget: MemoryBudget | None = None,
         **deadlines: float,
     ) -> Run:
         policy = RunPolicy(OnDisconnect.parse("_on_disconnect", on_disconnect, limit_s=3600), Deadlines(**deadlines))
-        run = Run(RUN_ID, ToolCall("count", {"count": 3}, timeout_s), policy, limits or RunLimits(), owner, recorder=recorder)
+        run = Run(RUN_ID, ToolCall("count", {"count": 3}, timeout_s), policy, limits or RunLimits(), owner, budget, recorder=recorder)
         run.start(pool)  # type: ignore[arg-type]
         return run
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.caller import ANONYMOUS
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Chunks, Ended, Event, Gap, Outcome, Started, Status, Timing
 from gateway.runlog.budget import MemoryBudget
@@ -275,7 +276,7 @@ def test_an_ended_run_is_read_again_from_its_beginning(follower: FakeFollower) -
 
 def test_a_reader_who_leaves_as_it_is_woken_disturbs_nobody(follower: FakeFollower) -> None:
     run = make(follower)
-    leaver = run.subscribe(lambda: leaver.close())
+    leaver = run.subscribe(lambda: leaver.close(), ANONYMOUS)
     reader = Reader(run)
     run.on_batch(batch(1))
     run.on_end(Ended(Outcome.OK, 1))

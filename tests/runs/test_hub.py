@@ -61,7 +61,11 @@ async def test_open_refuses_before_any_worker_is_asked(hub: Hub, pool: FakePool,
 async def test_open_while_draining_comes_before_every_other_check(hub: Hub) -> None:
     await hub.drain(0)
     error = problem_of(hub, call("nobody"))
-    assert (error.problem, error.retry_after_s) == ("shutting-down", 5)
+    assert error.problem == "shutting-down"
+    # Jittered, so that those who are refused now don't come back all at once.
+    waits = {problem_of(hub, call("nobody")).retry_after_s for _ in range(20)}
+    assert len(waits) > 1
+    assert all(2.5 <= wait <= 7.5 for wait in waits if wait is not None)
 
 
 async def test_open_says_what_snakepit_says_of_a_tool_that_does_not_stream(hub: Hub) -> None:
@@ -122,9 +126,9 @@ async def test_find_knows_live_runs_and_lately_ended_ones(pool: FakePool) -> Non
     runs = [hub.open(call()) for _ in range(4)]
     for run in runs[:3]:
         run.cancel(Cause.CLIENT)
-    assert [hub.find(run.id) for run in runs] == [None, *runs[1:]]
+    assert [hub.find_anybodys(run.id) for run in runs] == [None, *runs[1:]]
     assert hub.open_runs == 1
-    assert hub.find("r_nobody") is None
+    assert hub.find_anybodys("r_nobody") is None
 
 
 async def test_run_ids_differ_and_sort_by_time(hub: Hub) -> None:
@@ -153,3 +157,10 @@ async def test_drain_ends_what_is_left_as_shutdown(hub: Hub, pool: FakePool) -> 
     assert (queued.state, running.state, hub.open_runs) == ("shutdown", "shutdown", 0)
     assert pool.tickets[0].cancelled.is_set()
     assert pool.calls[0].cancelled.is_set()
+
+
+async def test_a_run_is_remembered_with_why_it_was_ended(hub: Hub, pool: FakePool) -> None:
+    cancelled, failed = hub.open(call()), hub.open(call())
+    cancelled.cancel(Cause.CLIENT)
+    pool.calls[1].fail()
+    assert [hub.cause_of(run_id) for run_id in (cancelled.id, failed.id, "r_unknown")] == ["client", "other", "other"]

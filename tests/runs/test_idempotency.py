@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.call import ToolCall
+from gateway.caller import ANONYMOUS
 from gateway.errors import GatewayError
 from gateway.runs.idempotency import Claim, claim
 from gateway.runs.policy import Cause
@@ -22,7 +23,7 @@ JSON = st.recursive(
 
 
 def claimed(key: str = "k", tool: str = "count", arguments: Any = None, options: Any = (), streaming: bool = True) -> Claim:
-    return claim(key, tool, arguments or {}, options, streaming=streaming)
+    return claim(key, ANONYMOUS, tool, arguments or {}, options, streaming=streaming)
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "ü", "a\nb"])
@@ -68,7 +69,7 @@ async def test_the_same_claim_is_the_same_run_while_that_is_known() -> None:
     assert hub.open(call(), claim=claimed()) is first
     assert hub.claimed(claimed()) is first
     hub.open(call()).cancel(Cause.CLIENT)  # for which the first is forgotten
-    assert hub.find(first.id) is None
+    assert hub.find_anybodys(first.id) is None
     assert hub.claimed(claimed()) is None
     assert hub.open(call(), claim=claimed()) is not first
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.call import ToolCall
+from gateway.caller import ANONYMOUS
 from gateway.events import Chunks, Gap
 from gateway.runs.policy import Cause, RunPolicy
 from gateway.runs.registry import RunRegistry
@@ -61,11 +62,11 @@ def test_the_time_counts_from_the_end(shelf: Shelf, clock: Clock, pool: FakePool
 
 def test_a_forgotten_run_is_expired_for_a_while_and_then_unknown(shelf: Shelf, clock: Clock) -> None:
     run = shelf.ended()
-    assert not shelf.registry.is_expired(run.id)
+    assert not shelf.registry.is_expired(run.id, ANONYMOUS)
     clock.advance(61)
-    assert shelf.registry.is_expired(run.id)
+    assert shelf.registry.is_expired(run.id, ANONYMOUS)
     clock.advance(62)
-    assert not shelf.registry.is_expired(run.id)
+    assert not shelf.registry.is_expired(run.id, ANONYMOUS)
     assert clock.pending == []
 
 
@@ -73,7 +74,7 @@ def test_more_than_the_limit_are_not_kept(clock: Clock, pool: FakePool) -> None:
     shelf = Shelf(pool, kept_limit=2)
     runs = [shelf.ended() for _ in range(5)]
     assert [shelf.registry.find(run.id) for run in runs] == [None, None, None, *runs[3:]]
-    assert [shelf.registry.is_expired(run.id) for run in runs] == [False, True, True, False, False]
+    assert [shelf.registry.is_expired(run.id, ANONYMOUS) for run in runs] == [False, True, True, False, False]
     assert shelf.forgotten == runs[:3]
 
 
@@ -113,7 +114,7 @@ def test_pages_are_newest_first_and_complete(shelf: Shelf) -> None:
     listed: list[Run] = []
     after, pages = None, 0
     while True:
-        page = shelf.registry.page(limit=10, after=after)
+        page = shelf.registry.page(ANONYMOUS, limit=10, after=after)
         listed += page.runs
         pages += 1
         if page.next is None:
@@ -125,25 +126,25 @@ def test_pages_are_newest_first_and_complete(shelf: Shelf) -> None:
 def test_a_page_that_is_just_full_has_no_next(shelf: Shelf) -> None:
     for _ in range(10):
         shelf.ended()
-    assert shelf.registry.page(limit=10).next is None
+    assert shelf.registry.page(ANONYMOUS, limit=10).next is None
 
 
 def test_a_page_begins_after_an_id_that_is_gone(shelf: Shelf, clock: Clock) -> None:
     gone = shelf.ended()
     clock.advance(30)
     newer = shelf.ended()
-    page = shelf.registry.page(limit=1)
+    page = shelf.registry.page(ANONYMOUS, limit=1)
     assert (page.runs, page.next) == ([newer], newer.id)
     clock.advance(32)
     assert shelf.registry.find(gone.id) is None
-    assert shelf.registry.page(limit=1, after=newer.id).runs == []
+    assert shelf.registry.page(ANONYMOUS, limit=1, after=newer.id).runs == []
 
 
 def test_pages_are_filtered_by_state_and_tool(shelf: Shelf) -> None:
     ended, still_open, cancelled = shelf.ended(), shelf.open("opaque"), shelf.open("opaque")
     cancelled.cancel(Cause.CLIENT)
     pages = shelf.registry.page
-    assert ids(pages(limit=9, state="ok").runs) == [ended.id]
-    assert ids(pages(limit=9, tool="opaque").runs) == [cancelled.id, still_open.id]
-    assert ids(pages(limit=9, tool="opaque", state="running").runs) == [still_open.id]
-    assert pages(limit=9, tool="nobody").runs == []
+    assert ids(pages(ANONYMOUS, limit=9, state="ok").runs) == [ended.id]
+    assert ids(pages(ANONYMOUS, limit=9, tool="opaque").runs) == [cancelled.id, still_open.id]
+    assert ids(pages(ANONYMOUS, limit=9, tool="opaque", state="running").runs) == [still_open.id]
+    assert pages(ANONYMOUS, limit=9, tool="nobody").runs == []

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.call import ToolCall
+from gateway.caller import ANONYMOUS
 from gateway.codec.sse import SseEncoder
 from gateway.events import Chunks, Ended, Gap, Started
 from gateway.runlog.budget import MemoryBudget
@@ -122,7 +123,7 @@ class Visits:
                 assert not isinstance(self.run.log.read(visitor.next), Gap)
             self.kept = None
         visitor.has_read = False
-        visitor.subscription = self.run.subscribe(lambda: self._woken(visitor), options)
+        visitor.subscription = self.run.subscribe(lambda: self._woken(visitor), ANONYMOUS, options)
 
     def _woken(self, visitor: Visitor) -> None:
         if visitor.subscription is not None and visitor.subscription.cut:

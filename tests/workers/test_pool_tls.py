@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.app import Gateway, worker_tls
 from gateway.rpc import snakepit_bridge_pb2 as pb
@@ -85,7 +86,7 @@ FAULTS = {
 @pytest.mark.parametrize(("fault", "words"), FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("transport", ["lane", "grpcio"])
 async def test_a_worker_that_cannot_be_trusted_is_down_and_says_why(
-    authority: Authority, serve: Serve, tmp_path: Path, transport: str, fault: str, words: str, capsys: pytest.CaptureFixture[str]
+    authority: Authority, serve: Serve, tmp_path: Path, transport: str, fault: str, words: str
 ) -> None:
     signer = Authority(tmp_path, "other") if fault == "unknown" else authority
     worker = signer.sign("other" if fault == "name" else "127.0.0.1", name="worker", expired=fault == "expired")
@@ -93,14 +94,14 @@ async def test_a_worker_that_cannot_be_trusted_is_down_and_says_why(
     shown = {} if fault == "client" else {"cert": client.cert, "key": client.key}
     port = await serve(worker, authority)
     gateway = gateway_for(port, transport, False if fault == "plain" else WorkerTlsSettings(ca=authority.file, **shown))
-    async with gateway.run():
-        pool = gateway.pools["remote"]
-        # Not at first, when nothing was tried.
-        await until(lambda: "remote-1 at 127.0.0.1" in pool.readiness()[0], 20)
-        assert pool.snapshot()["workers"][0]["state"] != "ready"
-    out = capsys.readouterr().out
-    line = next(line for line in out.splitlines() if "worker down" in line)
-    assert re.search(words, line), line
+    with capture_logs() as logs:
+        async with gateway.run():
+            pool = gateway.pools["remote"]
+            # Not at first, when nothing was tried.
+            await until(lambda: "remote-1 at 127.0.0.1" in pool.readiness()[0], 20)
+            assert pool.snapshot()["workers"][0]["state"] != "ready"
+    down = next(line for line in logs if line["event"] == "worker down")
+    assert re.search(words, down["reason"]), down
 
 
 async def test_files_that_go_away_later_do_not_end_the_gateway(authority: Authority, serve: Serve) -> None:

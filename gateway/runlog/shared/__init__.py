@@ -18,6 +18,7 @@ The data model. Every name begins with the prefix, `gateway:` unless set; the tw
     inbox:G            stream  commands to G: kind, from, content               any gateway          60 s after G's last renewal
     claim:K            hash    the run and fingerprint of idempotency key K     R's owner            with R's record
     session:S          hash    created, used, metadata, home:<pool>             any gateway          its time to live after a use
+    ticket:T           string  there once one-time ticket T was used            any gateway          when T has expired
     epoch              string  a random word, new when the server was emptied   any gateway          never: one key
 
     fields of a record     record (JSON, never changes), owner, created, state, seq (the last ordinal), chunks (the last

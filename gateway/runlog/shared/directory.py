@@ -86,7 +86,7 @@ class Directory:
         """Return a run's record, or None: see SharedLog.find."""
         return read_record(await self._commands.ask("HMGET", self._keys.run(run_id), *FIELDS))
 
-    async def list(self, cursor: str | None, limit: int, state: str | None, tool: str | None) -> RunPage:
+    async def list(self, cursor: str | None, limit: int, state: str | None, tool: str | None, caller: str | None) -> RunPage:
         """Return a page of runs: see SharedLog.list."""
         place = None if cursor is None else _read_cursor(cursor)
         found: list[RunRecord] = []
@@ -99,7 +99,9 @@ class Directory:
             records = await asyncio.gather(*(self.find(run_id) for _, run_id in ahead))
             for entry, record in zip(ahead, records, strict=True):
                 place = entry
-                if record is not None and state in (None, record.state) and tool in (None, record.tool):
+                if record is None or caller not in (None, record.caller):
+                    continue
+                if state in (None, record.state) and tool in (None, record.tool):
                     found.append(record)
                     if len(found) == limit:
                         return RunPage(found, _cursor(place))

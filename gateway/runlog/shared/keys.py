@@ -9,7 +9,20 @@ from __future__ import annotations
 class Keys:
     """Makes key names. `prefix` begins every one of them."""
 
-    __slots__ = ("_claim", "_inbox", "_owned", "_run", "_session", "epoch", "expiry", "gateways", "inbox_prefix", "run_prefix", "runs")
+    __slots__ = (
+        "_claim",
+        "_inbox",
+        "_owned",
+        "_run",
+        "_session",
+        "_ticket",
+        "epoch",
+        "expiry",
+        "gateways",
+        "inbox_prefix",
+        "run_prefix",
+        "runs",
+    )
 
     def __init__(self, prefix: str) -> None:
         self.runs = f"{prefix}runs"
@@ -22,6 +35,7 @@ class Keys:
         self._owned = f"{prefix}owned:"
         self._claim = f"{prefix}claim:"
         self._session = f"{prefix}session:"
+        self._ticket = f"{prefix}ticket:"
 
     def run(self, run_id: str) -> str:
         """Return the key of a run's record."""
@@ -46,3 +60,7 @@ class Keys:
     def session(self, session_id: str) -> str:
         """Return the key of a session."""
         return self._session + session_id
+
+    def ticket(self, ticket: str) -> str:
+        """Return the key of a one-time ticket that was used."""
+        return self._ticket + ticket

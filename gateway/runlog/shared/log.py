@@ -8,6 +8,7 @@ their tasks; what each part does and guarantees stands there.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -45,7 +46,7 @@ class SharedLog:
         self.gateway_id = gateway_id
         self.options = options or SharedLogOptions()
         self._address = Address(url)
-        keys = Keys(self.options.prefix)
+        self._keys = keys = Keys(self.options.prefix)
         self._local = local
         self._commands = Commands(self._address, gateway_id, self.options, self._greet)
         self._writer = Writer(keys, self.options, self._commands, self._on_over)
@@ -146,13 +147,15 @@ class SharedLog:
         """Return a run's record, with its end where it has one; None where the log doesn't know it (any more)."""
         return await self._directory.find(run_id)
 
-    async def list(self, cursor: str | None = None, limit: int = 20, *, state: str | None = None, tool: str | None = None) -> RunPage:
-        """Return up to `limit` (at least 1) runs, newest first, those of one state or tool where that is said. See RunPage.
+    async def list(
+        self, cursor: str | None = None, limit: int = 20, *, state: str | None = None, tool: str | None = None, caller: str | None = None
+    ) -> RunPage:
+        """Return up to `limit` (at least 1) runs, newest first, those of one state, tool or caller where that is said. See RunPage.
 
         Raises:
             GatewayError: `invalid-option`: the cursor is none. `log-unavailable`.
         """
-        return await self._directory.list(cursor, limit, state, tool)
+        return await self._directory.list(cursor, limit, state, tool, caller)
 
     async def follow(self, run_id: str, sink: FollowSink) -> Following:
         """Deliver a run to a sink: all that the log has of it, then what comes, until its end. One following a run and gateway.
@@ -207,6 +210,13 @@ class SharedLog:
         """
         home = Home(self.gateway_id, worker)
         return await self._sessions.settle(session_id, pool, home, ttl_s=ttl_s, instead_of=instead_of)
+
+    # what may be used once, among all gateways
+
+    async def use_ticket(self, ticket: str, ttl_s: float) -> bool:
+        """Note that a one-time ticket is used, for as long as it could be; False: it was used before."""
+        milliseconds = math.ceil(ttl_s * 1000)
+        return await self._commands.ask("SET", self._keys.ticket(ticket), "1", "NX", "PX", milliseconds) is not None
 
     # the tasks' work
 

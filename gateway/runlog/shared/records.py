@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gateway.caller import ANONYMOUS
 from gateway.codec.values import json_bytes
 from gateway.events import Ended
 from gateway.runlog.shared.entries import decode_end
@@ -17,9 +18,10 @@ FIELDS = ("record", "owner", "created", "state", "chunks", "end", "ended")
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What is known of a run. Who registers it sets what stands above `owner`; the log knows the rest.
+    """What is known of a run. Who registers it sets what stands above `owner`, and the last two; the log knows the rest.
 
     `kind` is `stream` or `unary`, `policy` the disconnect policy's text, `details` any JSON object for the front doors.
+    `caller` is the id of whose run it is, `ticket` the one-time ticket that it was started with.
     `state` is `queued`, `running`, or the outcome. `chunks` counts those that the log has heard of. Times are Unix
     milliseconds by the server's clock.
     """
@@ -37,6 +39,8 @@ class RunRecord:
     chunks: int = 0
     ended: Ended | None = None
     ended_at_ms: int | None = None
+    caller: str = ANONYMOUS.id
+    ticket: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,12 @@ class RunPage:
 
 
 def encode_record(record: RunRecord) -> bytes:
-    """Return what of a record never changes, as JSON."""
+    """Return what of a record never changes, as JSON.
+
+    What is not said is the default: gateways from before there were callers can read each other's records, and ours of ANONYMOUS.
+    """
+    whose = {} if record.caller == ANONYMOUS.id else {"caller": record.caller}
+    by_ticket = {} if record.ticket is None else {"ticket": record.ticket}
     return json_bytes(
         {
             "id": record.id,
@@ -69,6 +78,8 @@ def encode_record(record: RunRecord) -> bytes:
             "policy": record.policy,
             "kind": record.kind,
             "details": dict(record.details),
+            **whose,
+            **by_ticket,
         }
     )
 
