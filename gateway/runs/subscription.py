@@ -197,7 +197,13 @@ class Subscription:
             self._closed = True
             if self._expiry is not None:
                 self._expiry.cancel()
+            # The reader's own method: with it, the two of them would be a cycle, which only the collector undoes.
+            self.wake = _nothing
             self._run.reader_left(self)
+
+
+def _nothing() -> None:
+    """Stand in for the `wake` of a reader that has left."""
 
 
 @dataclass(slots=True, eq=False)

@@ -6,6 +6,7 @@ A change that does something for each chunk, or wakes a task for each event, tur
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 
 import pytest
@@ -13,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from gateway.direct import DirectExchange
 from gateway.server import LinkedWebSocket
-from tests.conftest import Running, until
+from tests.conftest import FakeCall, Running, until
+from tests.endpoints.conftest import RawStream, kept
 from tests.endpoints.test_websocket import joined
 
 COUNT = "/v1/tools/count/stream"
@@ -103,3 +105,29 @@ async def test_a_stream_costs_no_task(running: Running) -> None:
         assert len(asyncio.all_tasks()) == before
         call.end()
     await until(lambda: len(asyncio.all_tasks()) <= before)
+
+
+async def test_a_stream_that_is_over_leaves_nothing_to_the_garbage_collector(running: Running) -> None:
+    """A cycle of objects for each request would be a pause of the whole loop for each few thousand."""
+
+    def script(call: FakeCall) -> None:
+        call.send(1)
+        call.end()
+
+    running.pool.script = script
+    stream = kept(RawStream(*await asyncio.open_connection("127.0.0.1", running.port)))
+    request = b"GET %b HTTP/1.1\r\nHost: test\r\n\r\n" % COUNT.encode()
+    stream.writer.write(request)
+    await stream.until(b"0\r\n\r\n")
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for _ in range(3):
+            stream.writer.write(request)
+            await stream.until(b"0\r\n\r\n")
+        gc.collect()
+        found = {type(item).__qualname__ for item in gc.garbage if type(item).__module__.startswith("gateway.")}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert found == set()
