@@ -182,6 +182,7 @@ class DirectExchange:
         self._protocol.direct = None
         self._log()
         self.on_lost()
+        self.let_go()
 
     # The response: Exchange.
 
@@ -254,6 +255,11 @@ class DirectExchange:
         """Nothing more is heard or said on this exchange."""
         self.response_complete = True
         self._protocol.direct = None
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Forget who answers: nothing more is to be told, and an exchange may be kept for longer than its response."""
+        self.on_lost = self.on_writable = _nothing
 
 
 def _nothing() -> None:

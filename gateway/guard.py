@@ -112,16 +112,19 @@ class GuardedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._patience.stop()
+        self._patience.end()
         if self._counted:
             self._counted = False
             self._peers.leave(self.client)
 
     def handle_websocket_upgrade(self) -> None:
         # The connection is the socket's from now on, its place among the peers included.
-        self._patience.stop()
+        self._patience.end()
         self._counted = False
         super().handle_websocket_upgrade()
+        # We hear no more of the connection, its loss included: what refers back to us goes now.
+        nothing: Any = None
+        self.parser = self.cycle = self.scope = nothing
 
     # What comes.
 

@@ -38,9 +38,19 @@ class Patience:
             self._timer.cancel()
             self._timer = None
 
+    def end(self) -> None:
+        """Stop for good. Who looks is let go of: it and this refer to each other."""
+        self.stop()
+        self._look = _nothing
+
     def _fire(self) -> None:
         self._at = inf
         self._timer = None
         when = self._look(self.time())
         if when is not None:
             self.by(when)
+
+
+def _nothing(now: float) -> float | None:
+    """Look at nothing, and not again."""
+    return None

@@ -75,6 +75,9 @@ class LinkedHttp(GuardedHttp):
             on_lost()
         if self.direct is not None:
             self.direct.lost()
+        # With them, the connection would be a cycle of objects, which only the collector undoes.
+        nothing: Any = None
+        self.cycle = self.scope = nothing
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -112,7 +115,7 @@ class LinkedHttp(GuardedHttp):
 
     @property
     def request_complete(self) -> bool:
-        return not self.cycle.more_body
+        return self.cycle is None or not self.cycle.more_body
 
     def abort(self) -> None:
         self.transport.abort()

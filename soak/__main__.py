@@ -31,8 +31,9 @@ def settings(log: str) -> str:
     return f"""
 [runlog]
 url = "{log}"
-# Kept runs are no leak, but would look like one for their first five minutes.
-ttl_s = 5
+# Kept runs are no leak, but would look like one until the first of them are forgotten, or their logs reach the limit.
+ttl_s = 10
+limit_bytes = 33554432
 
 [[pools]]
 name = "main"
