@@ -153,6 +153,14 @@ class LinkedWebSocket(PacedWebSocket):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._peers.leave(self.client)
+        # A generator of the connection's own, which would keep it for the collector; nothing is parsed any more.
+        self.conn.parser.close()
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        # It has us in it.
+        nothing: Any = None
+        self.scope = nothing
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
