@@ -23,8 +23,8 @@ from tests.valkey import Valkey
 ADAPTER = Path(__file__).with_name("adapter.py")
 KILL_EVERY_S = 5.0
 SAMPLE_EVERY_S = 1.0
-# What the first of it makes grow once: caches, the allocator's arenas, what is kept of runs.
-WARM_UP = 0.25
+# What the first of it makes grow once: caches, the allocator's arenas, what is kept of runs. They took four minutes to settle.
+WARM_UP = 0.4
 
 
 def settings(log: str) -> str:
