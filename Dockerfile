@@ -1,13 +1,14 @@
 FROM python:3.11-slim AS build
 WORKDIR /src
 # mypyc makes C of the modules that pyproject.toml lists.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY gateway gateway
 COPY examples examples
 RUN python -m venv /opt/gateway \
  && HATCH_BUILD_HOOKS_ENABLE=true \
-    /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[examples]'
+    /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[examples,redis]'
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 gateway

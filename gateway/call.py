@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, final
 
 from gateway.caller import ANONYMOUS, Caller
 from gateway.correlation import UNCORRELATED, Correlation, Trace
+from gateway.value import Value
 
 # The mapping that is empty, and stays so.
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -26,7 +27,8 @@ class Affinity(StrEnum):
     STRICT_FAIL_FAST = "strict_fail_fast"
 
 
-class ToolCall(NamedTuple):
+@final
+class ToolCall(Value):
     """A tool, its checked arguments, and where and how long it may run.
 
     `arguments` holds JSON values; `binary` raw bytes that replace an argument of the same name. `timeout_s` is
@@ -35,18 +37,48 @@ class ToolCall(NamedTuple):
     `caller` is who asked, `correlation` what ties the run to other systems' records; `trace` hears what becomes of it, None: nobody does.
     """
 
-    tool: str
-    arguments: Mapping[str, Any]
-    timeout_s: float
-    streaming: bool = True
-    session_id: str | None = None
-    pool: str | None = None
-    affinity: Affinity | None = None
-    metadata: Mapping[str, str] = NOTHING
-    binary: Mapping[str, bytes] = NOTHING
-    caller: Caller = ANONYMOUS
-    correlation: Correlation = UNCORRELATED
-    trace: Trace | None = None
+    __slots__ = (  # noqa: RUF023
+        "tool",
+        "arguments",
+        "timeout_s",
+        "streaming",
+        "session_id",
+        "pool",
+        "affinity",
+        "metadata",
+        "binary",
+        "caller",
+        "correlation",
+        "trace",
+    )
+
+    def __init__(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        timeout_s: float,
+        streaming: bool = True,
+        session_id: str | None = None,
+        pool: str | None = None,
+        affinity: Affinity | None = None,
+        metadata: Mapping[str, str] = NOTHING,
+        binary: Mapping[str, bytes] = NOTHING,
+        caller: Caller = ANONYMOUS,
+        correlation: Correlation = UNCORRELATED,
+        trace: Trace | None = None,
+    ) -> None:
+        self.tool = tool
+        self.arguments = arguments
+        self.timeout_s = timeout_s
+        self.streaming = streaming
+        self.session_id = session_id
+        self.pool = pool
+        self.affinity = affinity
+        self.metadata = metadata
+        self.binary = binary
+        self.caller = caller
+        self.correlation = correlation
+        self.trace = trace
 
     def bare(self) -> ToolCall:
         """Return the call without what it carried: what is worth keeping of one that is over."""

@@ -1,33 +1,33 @@
 """A request that our server answers without ASGI: an Exchange (endpoints/exchange.py) on uvicorn's HTTP/1.1 connection.
 
-Made by server.py's protocol for what ExpressApp.find knows. ASGI's scope, cycle and task, and an await for each part
-that is sent, cost more than the rest of a short stream. A response that isn't a StreamedResponse is handed to
+Made by a connection's Intake (intake.py) for the endpoints of ExpressApp. uvicorn's cycle, a task, and an await for each part
+that is sent cost more than the rest of a short stream. A response that isn't an EventSource is handed to
 uvicorn as any other: only streams are worth a way of their own. Standard: RFC 9112 (§7.1 for the chunked coding).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, final
 
-from starlette.requests import Request
+from fastapi import Request
 from starlette.responses import Response
-from starlette.types import Scope
 
 from gateway.correlation import correlation_of
-from gateway.endpoints.exchange import Headers
+from gateway.endpoints.endpoint import Endpoint
+from gateway.endpoints.eventsource import EventSource
+from gateway.endpoints.exchange import Exchange, Headers
 from gateway.endpoints.exposure import ANSWER_HEADERS
-from gateway.endpoints.express import Endpoint, ExpressApp
+from gateway.endpoints.express import ExpressApp
+from gateway.endpoints.head import RequestHead
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import body_too_large, is_declared_larger
-from gateway.endpoints.response import RunStream
 from gateway.endpoints.visit import LEFT
 
 if TYPE_CHECKING:
-    from gateway.server import LinkedHttp
+    from gateway.intake import Intake
 
 # From this size on, three buffers in one system call are cheaper than one copy.
-JOIN_LIMIT_BYTES = 16 * 1024
+JOIN_LIMIT_BYTES: Final = 16 * 1024
 
 _STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
 _CHUNKED = b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n"
@@ -40,38 +40,8 @@ class _NoEvent:
         pass
 
 
-class Fields:
-    """A request's header fields, made for looking a few of them up; of a repeated one the first counts."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        # ASGI's names are in lower case.
-        self._values = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self._values.get(name.lower(), default)
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
-
-    def __contains__(self, name: str) -> bool:
-        return name.lower() in self._values
-
-
-class DirectRequest(Request):
-    """A request whose headers are looked up in a dict; Starlette goes through the list for each."""
-
-    def __init__(self, scope: Scope) -> None:
-        super().__init__(scope)
-        self._fields = Fields(scope["headers"])
-
-    @property
-    def headers(self) -> Any:
-        return self._fields
-
-
-class DirectExchange:
+@final
+class DirectExchange(Exchange):
     """One request, from its headers to the end of its response. Also what uvicorn's protocol looks at of its own cycle."""
 
     # What uvicorn's protocol reads and writes of a RequestResponseCycle.
@@ -82,7 +52,7 @@ class DirectExchange:
         "_body",
         "_endpoint",
         "_head",
-        "_protocol",
+        "_intake",
         "_room_bytes",
         "_scope",
         "_sent_bytes",
@@ -91,26 +61,22 @@ class DirectExchange:
         "disconnected",
         "keep_alive",
         "more_body",
-        "on_lost",
-        "on_writable",
         "response_complete",
     )
 
-    def __init__(self, protocol: LinkedHttp, app: ExpressApp, endpoint: Endpoint, tool: str) -> None:
-        self.on_lost: Callable[[], None] = _nothing
-        self.on_writable: Callable[[], None] = _nothing
-        self.keep_alive: bool = protocol.parser.should_keep_alive()
+    def __init__(self, intake: Intake, app: ExpressApp, endpoint: Endpoint, tool: str, scope: dict[str, Any], keep_alive: bool) -> None:
+        super().__init__()
+        self.keep_alive = keep_alive
         self.response_complete = False
         self.disconnected = False
         self.more_body = True
         # The beginning of the response, while it is held back.
         self._head = b""
-        self._protocol = protocol
-        self._transport = protocol.transport
+        self._intake = intake
+        self._transport = intake.transport
         self._app = app
         self._endpoint = endpoint
         self._tool = tool
-        scope: Any = protocol.scope
         self._scope = scope
         # The body's parts, and how much more may come; nothing is kept of a GET's.
         self._body: list[bytes] = []
@@ -120,28 +86,7 @@ class DirectExchange:
         if app.access is not None:
             app.access.arrived(scope)
 
-    @classmethod
-    def of(cls, protocol: LinkedHttp) -> DirectExchange | None:
-        """Return the exchange for the request whose headers have come; None where it goes uvicorn's way."""
-        app: Any = protocol.app
-        parser = protocol.parser
-        if not isinstance(app, ExpressApp) or protocol.expect_100_continue or parser.get_http_version() != "1.1" or parser.should_upgrade():
-            return None
-        raw_path, _, query = protocol.url.partition(b"?")
-        if b"%" in raw_path or b"#" in query or not raw_path.isascii():
-            return None
-        method, path = parser.get_method().decode("ascii"), raw_path.decode("ascii")
-        found = app.find(method, path)
-        if found is None:
-            return None
-        scope: Any = protocol.scope
-        scope["method"] = method
-        scope["path"] = path
-        scope["raw_path"] = raw_path
-        scope["query_string"] = query
-        return cls(protocol, app, *found) if app.admits_now(scope) else None
-
-    # The request, from the protocol.
+    # The request, from the intake.
 
     def take_body(self, part: bytes) -> None:
         """Take a part of the body; one that is too large is answered at once, and the rest is uvicorn's to skip."""
@@ -170,16 +115,19 @@ class DirectExchange:
         self.more_body = False
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
-        response = self._app.respond(self._endpoint, DirectRequest(self._scope), self._tool, body)
-        if isinstance(response, RunStream):
-            response.answer(self)
+        try:
+            response = self._endpoint.answer(RequestHead(self._scope), self._tool, body)
+        except Exception as error:
+            response = self._app.on_error(Request(self._scope), error)
+        if isinstance(response, EventSource):
+            response.stream.answer(self)
         else:
             self._answer(response, more_body=False)
 
     def lost(self) -> None:
         """The connection was lost."""
         self._head = b""
-        self._protocol.direct = None
+        self._intake.current = None
         self._log()
         self.on_lost()
         self.let_go()
@@ -188,20 +136,24 @@ class DirectExchange:
 
     @property
     def writable(self) -> bool:
-        return not self._protocol.flow.write_paused
+        return not self._intake.flow.write_paused
 
-    def begin(self, headers: Headers, body: bytes) -> None:
+    def begin(self, constant: Headers, headers: Headers, body: bytes) -> None:
+        intake = self._intake
+        parts = [_STATUS_LINE, _rendered(intake.server_state.default_headers), _rendered(constant), *map(_line, headers)]
         more: Headers = self._scope.get(ANSWER_HEADERS, ())
-        lines = [b"%b: %b\r\n" % header for header in (*self._protocol.server_state.default_headers, *headers, *more)]
-        lines.append(b"x-request-id: %b\r\n" % correlation_of(self._scope).request_id.encode("ascii"))
+        if more:
+            parts.append(_rendered(more))
+        parts.append(b"x-request-id: %b\r\n" % correlation_of(self._scope).request_id.encode("ascii"))
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
+            parts.append(b"connection: close\r\n")
+        parts.append(_CHUNKED % (len(body), body))
         self._sent_bytes = len(body)
         if (responses := self._app.responses) is not None:
             responses.response_began(self._endpoint.route, 200)
         # Held until the end of this turn of the loop: a short stream's end leaves with its beginning.
-        self._head = b"".join((_STATUS_LINE, *lines, _CHUNKED % (len(body), body)))
-        self._protocol.loop.call_soon(self._flush)
+        self._head = b"".join(parts)
+        intake.loop.call_soon(self._flush)
 
     def write(self, body: bytes) -> None:
         self._sent_bytes += len(body)
@@ -220,7 +172,7 @@ class DirectExchange:
         self._log()
         if not self.keep_alive:
             self._transport.close()
-        self._protocol.on_response_complete()
+        self._intake.answered()
 
     def hand_over(self, response: Response) -> None:
         self._answer(response, more_body=False)
@@ -243,7 +195,8 @@ class DirectExchange:
 
     def _answer(self, response: Response, *, more_body: bool) -> None:
         self._end()
-        self._protocol.answer_with(self._app.counted(response, self._endpoint), self._scope, more_body=more_body)
+        protocol: Any = self._intake.protocol
+        protocol.answer_with(self._app.counted(response, self._endpoint), self._scope, more_body=more_body)
 
     def _log(self) -> None:
         """Write the access log's line on a request that was answered here, or whose client did not wait for it."""
@@ -254,13 +207,28 @@ class DirectExchange:
     def _end(self) -> None:
         """Nothing more is heard or said on this exchange."""
         self.response_complete = True
-        self._protocol.direct = None
+        self._intake.current = None
         self.let_go()
 
-    def let_go(self) -> None:
-        """Forget who answers: nothing more is to be told, and an exchange may be kept for longer than its response."""
-        self.on_lost = self.on_writable = _nothing
+
+# Headers that one response after another has in common, as they are written, by the object that holds them: the server's
+# are another list each second, a media type's and an origin's are always the same.
+_RENDERED_LIMIT = 16
+_rendered_last: dict[int, tuple[Headers, bytes]] = {}
 
 
-def _nothing() -> None:
-    """Stand in for a callback that nobody has set."""
+def _rendered(headers: Headers) -> bytes:
+    """Return headers as they are written; those that are the same object as before at once."""
+    known = _rendered_last.get(id(headers))
+    # The entry holds the headers, so its id can't have become another object's.
+    if known is not None:
+        return known[1]
+    if len(_rendered_last) >= _RENDERED_LIMIT:
+        _rendered_last.clear()
+    lines = b"".join(map(_line, headers))
+    _rendered_last[id(headers)] = headers, lines
+    return lines
+
+
+def _line(header: tuple[bytes, bytes]) -> bytes:
+    return header[0] + b": " + header[1] + b"\r\n"

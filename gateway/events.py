@@ -3,7 +3,7 @@
 A reader of a run sees `Started`, then any number of `Chunks`, `Status` and `Gap`, then exactly one `Ended`.
 codec/ writes them as SSE, NDJSON or WebSocket frames, bridge/ as ToolChunks. The unit is the batch: one
 `Chunks` is all that arrived together, so nothing is allocated, awaited or locked for each chunk. What is made for
-every run or batch is a named tuple: a frozen dataclass costs several times as much to make.
+every run or batch is a Value.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, final
 
 from gateway.call import NOTHING
 from gateway.errors import GatewayError
+from gateway.value import Value
 
 
 class Outcome(StrEnum):
@@ -48,16 +49,21 @@ class ChunkAttributes:
     chunk_id: str | None = None
 
 
-class Started(NamedTuple):
+@final
+class Started(Value):
     """The first event for every reader. `resumed_from` is the sequence number that a re-attached reader starts at."""
 
-    run: str
-    tool: str
-    details: Mapping[str, Any]
-    resumed_from: int | None = None
+    __slots__ = ("run", "tool", "details", "resumed_from")  # noqa: RUF023
+
+    def __init__(self, run: str, tool: str, details: Mapping[str, Any], resumed_from: int | None = None) -> None:
+        self.run = run
+        self.tool = tool
+        self.details = details
+        self.resumed_from = resumed_from
 
 
-class Chunks(NamedTuple):
+@final
+class Chunks(Value):
     """A batch of chunks that arrived together.
 
     `payloads[i]` is the JSON text (UTF-8) of chunk number `first + i`; numbers begin at 1 and have no holes.
@@ -65,10 +71,13 @@ class Chunks(NamedTuple):
     `size_bytes` is what the batch holds in memory: the payloads' lengths and the objects' overhead.
     """
 
-    first: int
-    payloads: list[bytes]
-    size_bytes: int
-    attributes: Mapping[int, ChunkAttributes] | None = None
+    __slots__ = ("first", "payloads", "size_bytes", "attributes")  # noqa: RUF023
+
+    def __init__(self, first: int, payloads: list[bytes], size_bytes: int, attributes: Mapping[int, ChunkAttributes] | None = None) -> None:
+        self.first = first
+        self.payloads = payloads
+        self.size_bytes = size_bytes
+        self.attributes = attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +97,40 @@ class Gap:
     reason: str
 
 
-class Timing(NamedTuple):
+@final
+class Timing(Value):
     """Milliseconds since the run was accepted; None for what never happened."""
 
-    queue_ms: int | None
-    first_chunk_ms: int | None
-    total_ms: int
+    __slots__ = ("queue_ms", "first_chunk_ms", "total_ms")  # noqa: RUF023
+
+    def __init__(self, queue_ms: int | None, first_chunk_ms: int | None, total_ms: int) -> None:
+        self.queue_ms = queue_ms
+        self.first_chunk_ms = first_chunk_ms
+        self.total_ms = total_ms
 
 
-class Ended(NamedTuple):
+@final
+class Ended(Value):
     """The last event, exactly once. `chunks` counts the chunks of the run, not those of this reader.
 
     `metadata` is the final chunk's, decorated as Snakepit decorates it. `error` is set unless `outcome` is OK.
     """
 
-    outcome: Outcome
-    chunks: int
-    metadata: Mapping[str, str] = NOTHING
-    timing: Timing | None = None
-    error: GatewayError | None = None
+    __slots__ = ("outcome", "chunks", "metadata", "timing", "error")  # noqa: RUF023
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        chunks: int,
+        metadata: Mapping[str, str] = NOTHING,
+        timing: Timing | None = None,
+        error: GatewayError | None = None,
+    ) -> None:
+        self.outcome = outcome
+        self.chunks = chunks
+        self.metadata = metadata
+        self.timing = timing
+        self.error = error
 
 
 Event = Started | Chunks | Status | Gap | Ended

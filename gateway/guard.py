@@ -10,7 +10,8 @@ and answers what it can't read in plain text. Here every connection is waiting f
                                                                 for each body_rate bytes
     nothing       the request is complete                       until the answer is over
 
-One timer a connection looks which it is (patience.py); a request that arrives in one piece touches none. What is refused here
+One timer a connection looks which it is (patience.py); a request that arrives in one piece touches none. What the parser has
+come to is intake.py's. What is refused here
 is answered by a problem document and closed: the client may still be sending, so it is listened to for a moment, since
 closing at once would take the answer back (RFC 9112 §9.6). Where an answer is under way already, the connection is cut.
 """
@@ -20,7 +21,6 @@ from __future__ import annotations
 import http
 from collections.abc import Container
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import httptools
@@ -30,14 +30,13 @@ from uvicorn.server import ServerState
 
 from gateway.endpoints.problem import problem_response
 from gateway.errors import GatewayError
+from gateway.intake import BODY, HEAD, NOTHING, Intake, head_too_large
 from gateway.patience import Patience
 from gateway.peers import Peers
 from gateway.telemetry.tally import OTHER
 
 # How long a client that was refused may go on sending.
 LINGER_S = 1.0
-# Requests that may wait behind the one that is being answered; nobody who pipelines sends more at once.
-PIPELINE_LIMIT = 32
 # What chunks, their extensions and trailers may add to a body, as a multiple of it: one of 1-byte chunks has six times its size.
 FRAMING_FACTOR = 8
 
@@ -63,7 +62,9 @@ class ConnectionLimits:
 
 
 class GuardedState(ServerState):
-    """What all connections of a server share."""
+    """What all connections of a server share. `leaving`: the server drains, so no connection is kept for another request."""
+
+    leaving = False
 
     def __init__(self, limits: ConnectionLimits) -> None:
         super().__init__()
@@ -71,44 +72,39 @@ class GuardedState(ServerState):
         self.peers = Peers(limits.connections, limits.connections_per_address, limits.uncounted)
 
 
-class Part(Enum):
-    """What of a request the parser is in."""
-
-    NONE = 0
-    HEAD = 1
-    BODY = 2
-
-
 class GuardedHttp(HttpToolsProtocol):
-    """HTTP/1.1 with bounds. `take_head`, `take_body` and `take_end` are the parser's callbacks for what has passed them."""
+    """HTTP/1.1 with bounds. Its parser talks to an Intake, which passes on to this protocol what goes uvicorn's way."""
+
+    # From the connection's beginning to its end: the two of them refer to each other.
+    intake: Intake | None = None
 
     def __init__(self, config: Any, server_state: GuardedState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._limits = server_state.limits
+        self.limits = server_state.limits
         self._peers = server_state.peers
         self._counted = False
-        self._part = Part.NONE
-        # Since when we wait for that part, or for a request; None: since the data that is being read.
-        self._since: float | None = None
-        # What was read of the head, or for the body; and of the body itself.
-        self._read_bytes = 0
-        self._body_bytes = 0
-        # The data that is being read, where all of it may belong to the request that begins in it.
-        self._fresh_bytes = 0
         # It was refused: what still comes is dropped.
         self._refused = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._patience = Patience(self._look)
+        self.intake = intake = Intake(self, self._patience, self.extensions(transport))
+        self.parser = httptools.HttpRequestParser(intake)
+        # As the base has it: what comes behind the last request is the client's mistake and not worth an answer.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         try:
             self._peers.enter(self.client)
         except GatewayError as error:
             self._refuse(error)
             return
         self._counted = True
-        self._since = self._patience.time()
-        self._patience.by(self._since + self._limits.head_timeout_s)
+        intake.since = now = self._patience.time()
+        self._patience.by(now + self.limits.head_timeout_s)
+
+    def extensions(self, transport: Any) -> dict[str, Any]:
+        """Return the extensions of the ASGI scopes of this connection's requests."""
+        return {}
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -116,6 +112,12 @@ class GuardedHttp(HttpToolsProtocol):
         if self._counted:
             self._counted = False
             self._peers.leave(self.client)
+        intake, self.intake = self.intake, None
+        if intake is not None:
+            intake.lost()
+        # With them, the connection would be a cycle of objects, which only the collector undoes.
+        nothing: Any = None
+        self.cycle = self.scope = nothing
 
     def handle_websocket_upgrade(self) -> None:
         # The connection is the socket's from now on, its place among the peers included.
@@ -124,18 +126,15 @@ class GuardedHttp(HttpToolsProtocol):
         super().handle_websocket_upgrade()
         # We hear no more of the connection, its loss included: what refers back to us goes now.
         nothing: Any = None
-        self.parser = self.cycle = self.scope = nothing
+        self.parser = self.intake = self.cycle = self.scope = nothing
 
     # What comes.
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        intake = self.intake
+        if self._refused or intake is None:
             return
-        if self._part is Part.NONE:
-            self._fresh_bytes = len(data)
-        else:
-            self._fresh_bytes = 0
-            self._read_bytes += len(data)
+        intake.reading(len(data))
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -149,68 +148,33 @@ class GuardedHttp(HttpToolsProtocol):
         except httptools.HttpParserError as exc:
             self._refuse(_reason(exc))
         else:
-            if self._part is not Part.NONE:
-                self._wait_for_the_rest()
+            if intake.part != NOTHING:
+                self._wait_for_the_rest(intake)
 
-    def _wait_for_the_rest(self) -> None:
+    def _wait_for_the_rest(self, intake: Intake) -> None:
         """Look at how much there is of a request that is not complete, and when the rest has to be there."""
-        limits = self._limits
-        if self._part is Part.HEAD:
-            if self._read_bytes > limits.head_bytes:
-                self._refuse(_head_too_large(limits))
+        limits = self.limits
+        if intake.part == HEAD:
+            if intake.read_bytes > limits.head_bytes:
+                self._refuse(head_too_large(limits.head_bytes, limits.head_fields))
                 return
             timeout_s = limits.head_timeout_s
         else:
-            if self._read_bytes > FRAMING_FACTOR * self._body_bytes + limits.head_bytes or len(self.headers) > limits.head_fields:
+            if intake.read_bytes > FRAMING_FACTOR * intake.body_bytes + limits.head_bytes or intake.trailers > limits.head_fields:
                 self._refuse(GatewayError("invalid-request", "The body has more framing or trailers than content"))
                 return
             timeout_s = limits.body_timeout_s
-        if self._since is None:
-            self._since = self._patience.time()
-            self._patience.by(self._since + timeout_s)
+        if intake.since is None:
+            intake.since = now = self._patience.time()
+            self._patience.by(now + timeout_s)
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._part = Part.HEAD
-        self._read_bytes, self._fresh_bytes = self._fresh_bytes, 0
-        if self.cycle is not None:
-            self._since = None
-
-    def on_headers_complete(self) -> None:
-        """Refuse a head that is too large, or hand it on.
-
-        Raises:
-            GatewayError: it is refused; the parser stops, and `data_received` hears of it.
-        """
-        limits = self._limits
-        if len(self.headers) > limits.head_fields or (self._read_bytes > limits.head_bytes and self._head_size() > limits.head_bytes):
-            raise _head_too_large(limits)
-        if len(self.pipeline) >= PIPELINE_LIMIT:
-            raise GatewayError("invalid-request", f"More than {PIPELINE_LIMIT} requests are waiting for their answers")
-        self._part = Part.BODY
-        self._since = None
-        self._read_bytes = self._body_bytes = 0
-        self.take_head()
-        if not self.parser.should_upgrade():
-            # What still comes are trailers: no part of the head, which was checked.
-            self.headers = []
-
-    def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        self.take_body(body)
-
-    def on_message_complete(self) -> None:
-        self._part = Part.NONE
-        self.take_end()
-
-    def take_head(self) -> None:
-        super().on_headers_complete()
-
-    def take_body(self, body: bytes) -> None:
-        super().on_body(body)
-
-    def take_end(self) -> None:
-        super().on_message_complete()
+    def pass_on(self, url: bytes, headers: list[tuple[bytes, bytes]], scope: Any, expects_continue: bool) -> None:
+        """Take a request that is to be answered under ASGI, as if its headers had just come from the parser."""
+        self.url = url
+        self.headers = headers
+        self.scope = scope
+        self.expect_100_continue = expects_continue
+        self.on_headers_complete()
 
     def on_response_complete(self) -> None:
         """Do what the base does, whose keep-alive time-out is made for every response and nearly never needed."""
@@ -220,39 +184,38 @@ class GuardedHttp(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        elif self._part is not Part.BODY:
-            self._since = now = self._patience.time()
-            self._patience.by(now + (self._limits.keep_alive_timeout_s if self._part is Part.NONE else self._limits.head_timeout_s))
-
-    def _head_size(self) -> int:
-        """How many bytes the head has, nearly: without the version, and with the usual white space."""
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        elif self.intake is not None and self.intake.part == NOTHING:
+            self.intake.rest()
+        elif self.intake is not None and self.intake.part == HEAD:
+            self.intake.since = now = self._patience.time()
+            self._patience.by(now + self.limits.head_timeout_s)
 
     # What does not come.
 
     def _look(self, now: float) -> float | None:
         """Act if what we wait for has not come in time; return when to look again."""
-        limits, since = self._limits, self._since
+        limits, intake = self.limits, self.intake
         if self._refused:
             self.transport.abort()
             return None
-        if since is None:
+        if intake is None or intake.since is None:
             return None
-        if self._part is Part.NONE:
+        since = intake.since
+        if intake.part == NOTHING:
             if self._is_answering:
                 return None
             due = since + (limits.head_timeout_s if self.cycle is None else limits.keep_alive_timeout_s)
             if now >= due:
                 self.transport.close()
                 return None
-        elif self._part is Part.HEAD:
+        elif intake.part == HEAD:
             # While there is an answer under way nobody minds how long the next request takes.
             due = now + limits.head_timeout_s if self._is_answering else since + limits.head_timeout_s
             if now >= due:
                 self._refuse(GatewayError("request-timeout", f"The head was not complete within {limits.head_timeout_s:g} s"))
                 return now + LINGER_S
         else:
-            due = since + limits.body_timeout_s + self._body_bytes / limits.body_rate_bytes_s
+            due = since + limits.body_timeout_s + intake.body_bytes / limits.body_rate_bytes_s
             if self.flow.read_paused:
                 # It is us who do not read.
                 due = max(due, now + limits.body_timeout_s)
@@ -269,10 +232,11 @@ class GuardedHttp(HttpToolsProtocol):
     @property
     def _may_answer(self) -> bool:
         """Whether nothing was sent yet of the answer to the request that is coming, and no other answer is under way."""
+        is_in_body = self.intake is not None and self.intake.part == BODY
         if not self._is_answering:
-            return self._part is not Part.BODY or self.cycle is None
+            return not is_in_body or self.cycle is None
         started = isinstance(self.cycle, RequestResponseCycle) and self.cycle.response_started
-        return self._part is Part.BODY and not self.pipeline and not started
+        return is_in_body and not self.pipeline and not started
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer with a problem and close, in a moment; cut the connection where that would end up within another answer."""
@@ -300,10 +264,6 @@ def _reason(exc: httptools.HttpParserError) -> GatewayError:
         _log.error("unexpected error", exc_info=within)
         return GatewayError("internal", "Something went wrong here; the server's log says what")
     return GatewayError("invalid-request", f"This is not HTTP/1.1: {within or exc}"[:200])
-
-
-def _head_too_large(limits: ConnectionLimits) -> GatewayError:
-    return GatewayError("head-too-large", f"The head of a request may have {limits.head_bytes} bytes and {limits.head_fields} fields")
 
 
 def _answer(error: GatewayError, headers: list[tuple[bytes, bytes]]) -> bytes:

@@ -1,6 +1,6 @@
 """`gateway serve` in this process: bind, log, run the app under uvicorn until a signal has drained it.
 
-Also the OpenAPI document without a server: the adapters are described in this process, as a worker would.
+Also the documents of the API without a server: the adapters are described in this process, as a worker would.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import structlog
 
 from gateway import server
 from gateway.app import Gateway, create_app
-from gateway.endpoints import openapi
+from gateway.endpoints import asyncapi, itemschemas, openapi
 from gateway.reload import Reload
 from gateway.runtime import compat, loading
 from gateway.settings import Settings, SettingsError, check_exposure, is_public
@@ -84,6 +84,15 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
     Raises:
         AdapterNotLoaded: an adapter can't be found.
     """
+    return contracts(settings)["openapi.json"]
+
+
+def contracts(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return all documents that describe the API to programs, by the names they are served under, for the settings' local adapters.
+
+    Raises:
+        AdapterNotLoaded: an adapter can't be found.
+    """
     compat.install()
     gateway = Gateway(settings)
     tools: dict[str, Tool] = {}
@@ -93,4 +102,6 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
         for spec in loading.load(pool.adapter).tools.values():
             described = Tool(spec.name, pool.name, spec.description, spec.supports_streaming, spec.parameters.schema)
             tools.setdefault(spec.name, described)
-    return openapi.build(create_app(gateway=gateway), list(tools.values()))
+    offered = list(tools.values())
+    document = openapi.build(create_app(gateway=gateway), offered)
+    return {"openapi.json": document, "openapi-3.2.json": itemschemas.upgraded(document), "asyncapi.json": asyncapi.build(offered)}

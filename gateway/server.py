@@ -45,12 +45,6 @@ FRAGMENTS_LIMIT = 1024
 TLS_SHUTDOWN_S = 5.0
 
 
-class ListenerState(GuardedState):
-    """What the connections of one server share. `leaving`: the server drains, so no connection is kept for another request."""
-
-    leaving = False
-
-
 class LinkedHttp(GuardedHttp):
     """HTTP/1.1 that answers streams and calls without ASGI (direct.py), and is all other responses' ClientLink.
 
@@ -58,60 +52,25 @@ class LinkedHttp(GuardedHttp):
     """
 
     on_lost: Callable[[], None] | None = None
-    # What ASGI's scope says of the connection, besides ourselves.
-    _extensions: Mapping[str, Any] = {}
-    # The request that is answered without ASGI, from its headers to the end of its response.
-    direct: DirectExchange | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         _keep_alive(transport)
-        self._extensions = _tls_extension(transport)
+
+    def extensions(self, transport: asyncio.Transport) -> dict[str, Any]:
+        # The ASGI types want a dict for each extension; ours is an object that only our own responses look for.
+        return {LINK_EXTENSION: self, **_tls_extension(transport)}
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
-        if self.direct is not None:
-            self.direct.lost()
-        # With them, the connection would be a cycle of objects, which only the collector undoes.
-        nothing: Any = None
-        self.cycle = self.scope = nothing
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self.direct is not None:
-            self.direct.on_writable()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        # The ASGI types want a dict for each extension; ours is an object that only our own responses look for.
-        extensions: Any = {LINK_EXTENSION: self, **self._extensions}
-        self.scope["extensions"] = extensions
-
-    def take_head(self) -> None:
-        if (self.cycle is None or self.cycle.response_complete) and (exchange := DirectExchange.of(self)) is not None:
-            self.direct = exchange
-            # What the base looks at of a cycle, the exchange has.
-            cycle: Any = exchange
-            self.cycle = cycle
-        else:
-            super().take_head()
-        if getattr(self.server_state, "leaving", False) and self.cycle is not None:
-            self.cycle.keep_alive = False
-
-    def take_body(self, body: bytes) -> None:
-        if self.direct is not None and self.cycle is self.direct:  # type: ignore[comparison-overlap]
-            self.direct.take_body(body)
-        else:
-            super().take_body(body)
-
-    def take_end(self) -> None:
-        if self.direct is not None and self.cycle is self.direct:  # type: ignore[comparison-overlap]
-            self.direct.start()
-        else:
-            super().take_end()
+        if self.intake is not None and self.intake.current is not None:
+            self.intake.current.on_writable()
 
     @property
     def request_complete(self) -> bool:
@@ -137,7 +96,6 @@ class LinkedHttp(GuardedHttp):
         )
         cycle.more_body = more_body
         cycle.message_event.set()
-        self.direct = None
         self.cycle = cycle
         application: Any = response
         self._start_asgi_task(cycle, application)
@@ -220,7 +178,7 @@ class Server(uvicorn.Server):
         reload: Callable[[], None] | None,
     ) -> None:
         super().__init__(config)
-        self.server_state = self._state = ListenerState(limits)
+        self.server_state = self._state = GuardedState(limits)
         # The second signal, where one has come.
         self.forced_by: signal.Signals | None = None
         self._drain = drain

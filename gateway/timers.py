@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 # Below this, cancelled entries aren't worth a clean-up.
 _CLEAN_UP_FROM = 256
@@ -38,6 +39,7 @@ class Timers:
         self.loop = loop
         self.thread = threading.get_ident()
         self.time = loop.time
+        self.loop_runs = loop.is_running
         # (when, a number that keeps the order of equal times, timer)
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = 0
@@ -100,7 +102,15 @@ class Timers:
             self._arm(self._heap[0][0])
 
 
-_latest: Timers | None = None
+class _Latest:
+    """The timers that were asked for last; a struct where a global would be looked up by name."""
+
+    def __init__(self) -> None:
+        self.timers: Timers | None = None
+
+
+_latest: Final = _Latest()
+_get_ident: Final = threading.get_ident
 
 
 def running() -> Timers:
@@ -108,7 +118,7 @@ def running() -> Timers:
 
     asyncio.get_running_loop makes a system call each time (it guards against forks); a thread has one running loop.
     """
-    global _latest
-    if _latest is None or not _latest.loop.is_running() or _latest.thread != threading.get_ident():
-        _latest = Timers(asyncio.get_running_loop())
-    return _latest
+    latest = _latest.timers
+    if latest is None or latest.thread != _get_ident() or not latest.loop_runs():
+        latest = _latest.timers = Timers(asyncio.get_running_loop())
+    return latest

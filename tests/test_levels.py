@@ -16,15 +16,15 @@ PACKAGE = ROOT / "gateway"
 # From the top down; what stands on one line never imports its neighbours.
 LEVELS = (
     {
-        *("cli", "app", "access", "drain", "pools", "reload", "serve", "sourcewatch", "server", "pacing", "direct", "guard", "peers"),
-        *("patience", "certificates", "doctor", "settings", "__main__", "__init__"),
+        *("cli", "app", "access", "configured", "drain", "pools", "reload", "serve", "sourcewatch", "server", "intake", "pacing"),
+        *("direct", "guard", "peers", "patience", "certificates", "doctor", "settings", "__main__", "__init__"),
     },
     {"endpoints", "bridge"},
     {"runs"},
     {"workers", "runlog", "sessions", "auth"},
     {"transport"},
     {"codec", "telemetry"},
-    {"call", "caller", "correlation", "events", "errors", "quota", "timers", "rpc"},
+    {"call", "caller", "correlation", "events", "errors", "quota", "timers", "rpc", "value"},
 )
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
 BOTTOM = LEVELS[-1]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.app import pool_options, quota_limits
 from gateway.call import Affinity
+from gateway.configured import pool_options, quota_limits
 from gateway.runs.quotas import CallerLimits
 from gateway.settings import PoolSettings, Settings, SettingsError, is_public, load
 

@@ -6,28 +6,28 @@ last, `{"end":…}`; an empty line is the heartbeat.
 
 from __future__ import annotations
 
+from typing import final
+
 from gateway.codec import documents
+from gateway.codec.encoder import Encoder
 from gateway.events import Chunks, Event, Gap, Started, Status
 
 MEDIA_TYPES = ("application/x-ndjson", "application/jsonl")
 HEARTBEAT = b"\n"
 
 
-class NdjsonEncoder:
+@final
+class NdjsonEncoder(Encoder):
     """Encodes the events of one run as lines, for all its readers: the newest batch is encoded once and kept."""
 
-    name = "ndjson"
-    heartbeat = HEARTBEAT
-
     def __init__(self, run: str, *, media_type: str = MEDIA_TYPES[0], debug: bool = False) -> None:
-        self.media_type = media_type
+        super().__init__("ndjson", media_type, HEARTBEAT)
         self._instance = f"/v1/runs/{run}"
         self._debug = debug
         self._last: Chunks | None = None
         self._text = b""
 
     def encode(self, event: Event) -> bytes:
-        """Return one event, or one batch of chunks, as lines."""
         if isinstance(event, Chunks):
             return self.encode_chunks(event)
         if isinstance(event, Started):
@@ -39,7 +39,7 @@ class NdjsonEncoder:
         return _line("end", documents.ended(event, self._instance, debug=self._debug))
 
     def farewell(self) -> bytes:
-        """Return what a reader is told whose stream is cut without an end: nothing, there is no word for it."""
+        # There is no word for it.
         return b""
 
     def encode_chunks(self, chunks: Chunks) -> bytes:

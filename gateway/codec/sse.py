@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 import re
+from typing import final
 
 from gateway.codec import documents
+from gateway.codec.encoder import Encoder
 from gateway.events import Chunks, Event, Gap, Outcome, Started, Status
 
 MEDIA_TYPE = "text/event-stream"
@@ -19,34 +21,32 @@ HEARTBEAT = b": hb\n"
 _LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 
 
-class SseEncoder:
+@final
+class SseEncoder(Encoder):
     """Encodes the events of one run, for all its SSE readers: the newest batch is encoded once and kept.
 
     `retry_ms` is sent ahead of `start`: how long an EventSource waits before it reconnects. Where many have to at the same
     moment, each is told a time of its own, from half to one and a half of that: with an end by shutdown, and by `farewell`.
     """
 
-    name = "sse"
-    media_type = MEDIA_TYPE
-    heartbeat = HEARTBEAT
-
     def __init__(self, run: str, *, retry_ms: int, debug: bool = False) -> None:
-        self._instance = f"/v1/runs/{run}"
-        self._prefix = f"id: {run}.".encode()
+        super().__init__("sse", MEDIA_TYPE, HEARTBEAT)
+        self._run = run
+        self._prefix = b"id: %b." % run.encode()
         self._retry_ms = retry_ms
-        self._retry = b"retry: %d\n" % retry_ms
         self._debug = debug
         self._last: Chunks | None = None
         self._text = b""
 
     def encode(self, event: Event) -> bytes:
-        """Return one event, or one batch of chunk events, as it goes on the wire."""
         if isinstance(event, Chunks):
             if event is not self._last:
                 self._last, self._text = event, self.encode_chunks(event)
             return self._text
         if isinstance(event, Started):
-            head = self._retry if event.resumed_from is not None else self._retry + self._prefix + b"0\n"
+            head = b"retry: %d\n" % self._retry_ms
+            if event.resumed_from is None:
+                head += self._prefix + b"0\n"
             return head + _event(b"start", documents.dump(documents.started(event)))
         if isinstance(event, Status):
             return _event(b"status", documents.dump(documents.status(event)))
@@ -55,11 +55,12 @@ class SseEncoder:
         retry = self._jittered_retry() if event.outcome is Outcome.SHUTDOWN else b""
         # Who comes back with a credential that is good goes on where it was: with the end's id it would be told 204.
         place = b"" if event.outcome is Outcome.AUTH_EXPIRED else self._prefix + b"end\n"
-        return retry + place + _event(b"end", documents.dump(documents.ended(event, self._instance, debug=self._debug)))
+        document = documents.ended(event, f"/v1/runs/{self._run}", debug=self._debug)
+        return retry + place + _event(b"end", documents.dump(document))
 
     def farewell(self) -> bytes:
-        """Return what a reader is told whose stream is cut without an end."""
-        return self._jittered_retry() + b"\n"
+        # No blank line: `retry` counts as soon as its line is read, and some clients make an empty event of a block without data.
+        return self._jittered_retry()
 
     def _jittered_retry(self) -> bytes:
         return b"retry: %d\n" % random.randint(self._retry_ms // 2, self._retry_ms * 3 // 2)

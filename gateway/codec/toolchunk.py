@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 _CHUNK_ID = 1 << 3 | 2
 _DATA = 2 << 3 | 2
+# The field is_final, true.
+_IS_FINAL = bytes((3 << 3, 1))
 
 
 def plain_payloads(messages: Sequence[bytes]) -> list[bytes]:
@@ -40,3 +42,11 @@ def plain_payloads(messages: Sequence[bytes]) -> list[bytes]:
         # Cut short: the parser says what is wrong with it.
         pass
     return payloads
+
+
+def end_mark(message: bytes) -> str | None:
+    """Return the id of a final chunk that carries nothing, as Snakepit's workers end a stream; None for any other message."""
+    if len(message) < 4 or message[0] != _CHUNK_ID or message[1] > 127 or message[1] != len(message) - 4 or not message.endswith(_IS_FINAL):
+        return None
+    chunk_id = message[2:-2]
+    return chunk_id.decode("ascii") if chunk_id.isascii() else None

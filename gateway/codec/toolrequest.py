@@ -26,25 +26,28 @@ def encode_request(call: ToolCall, session_id: str) -> bytes:
         UnicodeEncodeError: a name has no form in UTF-8 (a lone surrogate).
     """
     parts = [_SESSION_ID, _text(session_id)] if session_id else []
-    parts += (_TOOL_NAME, _text(call.tool))
+    parts.append(_TOOL_NAME)
+    parts.append(_text(call.tool))
     for name, value in call.arguments.items():
         data = json_bytes(value)
-        packed = b"%b%b%b" % (_ANY_HEAD, _length(len(data)), data)
-        parts += (_PARAMETERS, _entry(name, packed))
+        _add_entry(parts, _PARAMETERS, name, _ANY_HEAD + _length(len(data)) + data)
     for key, text in call.metadata.items():
         if not key.startswith("binary_format:"):
-            parts += (_METADATA, _entry(key, text.encode()))
+            _add_entry(parts, _METADATA, key, text.encode())
     if call.streaming:
         parts.append(_STREAM)
     for name, data in call.binary.items():
-        parts += (_BINARY, _entry(name, data))
+        _add_entry(parts, _BINARY, name, data)
     return b"".join(parts)
 
 
-def _entry(key: str, value: bytes) -> bytes:
-    """Return a map's entry, with its length."""
-    entry = b"%b%b%b%b%b" % (_KEY, _text(key), _VALUE, _length(len(value)), value)
-    return _length(len(entry)) + entry
+def _add_entry(parts: list[bytes], tag: bytes, key: str, value: bytes) -> None:
+    """Add a map's entry, which is a message of its own."""
+    head = _KEY + _text(key) + _VALUE + _length(len(value))
+    parts.append(tag)
+    parts.append(_length(len(head) + len(value)))
+    parts.append(head)
+    parts.append(value)
 
 
 def _text(text: str) -> bytes:

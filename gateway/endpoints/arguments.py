@@ -20,6 +20,7 @@ Schema = Mapping[str, Any]
 _INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
 # JSON's numbers, and the forms that people type: .5, 5., +1. NaN and infinities have no form in JSON.
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+_JSON = "application/json"
 _CONTAINERS = frozenset({"array", "object"})
 _REFERENCE = "#/$defs/"
 # How far a type is followed through references and alternatives, which may lead back to where they began.
@@ -34,8 +35,10 @@ def from_body(body: bytes, content_type: str | None, *, depth_limit: int) -> dic
     """
     if not body:
         return {}
-    media_type = (content_type or "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
+    media_type = content_type or ""
+    if media_type != _JSON:
+        media_type = media_type.partition(";")[0].strip().lower()
+    if media_type != _JSON and not media_type.endswith("+json"):
         # Strict on purpose: a form's media type would let any web page post here without asking (no CORS preflight).
         detail = f"Content-Type is {media_type[:60] or 'missing'!r}; allowed: application/json"
         raise GatewayError("unsupported-media-type", detail)

@@ -24,8 +24,10 @@ from gateway.runs.identity import parse_event_id
 from gateway.runs.source import RunSource
 
 # What tells nothing and changes nothing, or checks a credential by itself.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/favicon.ico", "/console", "/v1/signin", "/v1/signout"})
-OPEN_FOLDERS = ("/problems/", "/docs/", "/console/", "/static/")
+OPEN_PATHS = frozenset(
+    {"/livez", "/readyz", "/docs", "/favicon.ico", "/console", "/client.js", "/client.d.ts", "/v1/signin", "/v1/signout"}
+)
+OPEN_FOLDERS = ("/problems/", "/docs/", "/console/", "/client/", "/static/")
 SOCKET_PATH = "/v1/ws"
 # What shows everybody's runs.
 ADMIN_FOLDER = "/v1/admin/"

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from gateway.endpoints import collected, prefer
 from gateway.endpoints.contract import RUN_START
+from gateway.endpoints.head import RequestHead
 from gateway.endpoints.negotiation import choose
 from gateway.endpoints.options import RUN_OPTIONS
 from gateway.endpoints.requests import CallReader, read_body
@@ -23,12 +24,13 @@ def router(reader: CallReader, responses: RunResponses) -> APIRouter:
     routes = APIRouter(tags=["runs"])
 
     async def start(request: Request, tool: str) -> Response:
-        choose(request.headers.get("accept"), (collected.MEDIA_TYPE,))
-        preferences = prefer.read(request.headers.get(prefer.HEADER), wait_limit_s=responses.wait_limit_s)
+        head = RequestHead(request.scope)
+        choose(head.header(b"accept"), (collected.MEDIA_TYPE,))
+        preferences = prefer.read(head.header(prefer.FIELD), wait_limit_s=responses.wait_limit_s)
         # A tool whose worker can't say which kind it is of is asked to stream: every Snakepit worker takes that.
         body = await read_body(request, limit_bytes=reader.limits.body_bytes)
-        asked = reader.read(request, tool, body, streaming=reader.streams(tool, request), names=RUN_OPTIONS, on_disconnect=CONTINUE)
-        return responses.opened(asked, lambda run: responses.started(run, asked.call.caller, preferences))
+        asked = reader.read(head, tool, body, streaming=reader.streams(tool, head), names=RUN_OPTIONS, on_disconnect=CONTINUE)
+        return responses.begun(asked, preferences)
 
     routes.add_api_route("/v1/tools/{tool}/runs", start, methods=["POST"], **RUN_START)
     return routes

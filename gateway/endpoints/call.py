@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from gateway.endpoints import collected
 from gateway.endpoints.contract import CALL
-from gateway.endpoints.express import Endpoint
+from gateway.endpoints.endpoint import Endpoint
+from gateway.endpoints.head import RequestHead
 from gateway.endpoints.negotiation import choose
 from gateway.endpoints.options import STARTING_OPTIONS
 from gateway.endpoints.requests import CallReader
@@ -20,10 +21,10 @@ ROUTE = "/v1/tools/{tool}/call"
 def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
     """Return what answers a request for a tool's result."""
 
-    def call(request: Request, tool: str, body: bytes) -> Response:
-        media_type = choose(request.headers.get("accept"), (collected.MEDIA_TYPE,))
+    def call(request: RequestHead, tool: str, body: bytes) -> Response:
+        media_type = choose(request.header(b"accept"), (collected.MEDIA_TYPE,))
         asked = reader.read(request, tool, body, streaming=False, names=STARTING_OPTIONS)
-        return responses.opened(asked, lambda run: responses.response(run, asked.call.caller, media_type, asked.options.reader))
+        return responses.opened(asked, media_type, asked.options.reader)
 
     return Endpoint(call, METHODS, reader.limits.body_bytes, ROUTE)
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, final
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -24,32 +24,51 @@ FAREWELL_TIMEOUT_S = 1.0
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class Exchange(Protocol):
-    """A request to be answered. Whoever answers sets the callbacks, which come from the event loop."""
+class Exchange:
+    """A request to be answered. Whoever answers sets the callbacks, which come from the event loop.
 
-    # The client has left; nothing can be written any more.
-    on_lost: Callable[[], None]
-    # `writable` is True again.
-    on_writable: Callable[[], None]
+    A base class and no Protocol: compiled, its methods are called through a table instead of being looked up by name.
+    """
+
+    __slots__ = ("on_lost", "on_writable")
+
+    def __init__(self) -> None:
+        # The client has left; nothing can be written any more.
+        self.on_lost: Callable[[], None] = _nothing
+        # `writable` is True again.
+        self.on_writable: Callable[[], None] = _nothing
+
+    def let_go(self) -> None:
+        """Forget who answers: nothing more is to be told, and an exchange may be kept for longer than its response."""
+        self.on_lost = self.on_writable = _nothing
 
     @property
     def writable(self) -> bool:
         """Whether the client keeps up. What is written all the same is kept, so write one part at most while False."""
+        raise NotImplementedError
 
-    def begin(self, headers: Headers, body: bytes) -> None:
-        """Send the status 200, the headers and the first part of the body."""
+    def begin(self, constant: Headers, headers: Headers, body: bytes) -> None:
+        """Send the status 200, the headers and the first part of the body.
+
+        `constant` are the headers that stand first and that many responses have in common, as the same object.
+        """
+        raise NotImplementedError
 
     def write(self, body: bytes) -> None:
         """Send a further part of the body, which is not empty."""
+        raise NotImplementedError
 
     def finish(self, body: bytes) -> None:
         """Send the last part; the exchange is over."""
+        raise NotImplementedError
 
     def hand_over(self, response: Response) -> None:
         """Have the request answered by `response` instead; nothing was sent yet. The exchange is over."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Close the connection at once, dropping what was not sent; `on_lost` is not called."""
+        raise NotImplementedError
 
     def cut(self, farewell: bytes) -> None:
         """Send a last part where the client keeps up, then close the connection without completing the response."""
@@ -65,12 +84,12 @@ class StreamedResponse(Protocol):
         """Stop answering; idempotent."""
 
 
-class AsgiExchange:
+@final
+class AsgiExchange(Exchange):
     """An Exchange over ASGI's `send`: what is written waits here, one part at a time, for the request's task."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.on_lost: Callable[[], None] = _nothing
-        self.on_writable: Callable[[], None] = _nothing
+        super().__init__()
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -87,8 +106,8 @@ class AsgiExchange:
     def writable(self) -> bool:
         return not self._unsent and not self._sending
 
-    def begin(self, headers: Headers, body: bytes) -> None:
-        self._unsent.append({"type": "http.response.start", "status": 200, "headers": list(headers)})
+    def begin(self, constant: Headers, headers: Headers, body: bytes) -> None:
+        self._unsent.append({"type": "http.response.start", "status": 200, "headers": [*constant, *headers]})
         self.write(body)
 
     def write(self, body: bytes) -> None:

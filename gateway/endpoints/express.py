@@ -2,7 +2,7 @@
 
 FastAPI's middleware, routing and dependency solving cost more than all the rest of a short stream. The endpoints
 are the same functions, and stay registered with FastAPI: they are documented there, and take that way as soon as
-the app has a middleware, which would otherwise not see them. Our own server (direct.py) asks `find` and `respond`
+the app has a middleware, which would otherwise not see them. Our own server (direct.py) asks `find`
 even ahead of ASGI. Whether a request may come in is asked here too, for all of them: there is no way around this app. What
 the server shows to whom (exposure.py) comes first, then who the caller is.
 """
@@ -10,7 +10,6 @@ the server shows to whom (exposure.py) comes first, then who the caller is.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -21,31 +20,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.caller import SCOPE_KEY, Caller
 from gateway.correlation import correlation_of
+from gateway.endpoints.endpoint import Endpoint, endpoint_of
 from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.problem import problem_response, respond
-from gateway.endpoints.requests import read_body
 from gateway.endpoints.visit import AccessLog, Visit
 from gateway.errors import GatewayError
 from gateway.telemetry.tally import OTHER, ResponseTally
-
-PREFIX = "/v1/tools/"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What answers `/v1/tools/{tool}/<action>`: the methods it takes, and `answer(request, tool, body)`, which never waits.
-
-    `answer` raises what is wrong with the request; `body_limit_bytes` bounds what is read for it. `route` is that path's template.
-    """
-
-    answer: Callable[[Request, str, bytes], Response]
-    methods: frozenset[str]
-    body_limit_bytes: int
-    route: str = OTHER
-
-    async def __call__(self, request: Request, tool: str) -> Response:
-        """Answer as a route of FastAPI's."""
-        return self.answer(request, tool, await read_body(request, limit_bytes=self.body_limit_bytes))
 
 
 class Admission(Protocol):
@@ -170,20 +150,7 @@ class ExpressApp(FastAPI):
 
     def find(self, method: str, path: str) -> tuple[Endpoint, str] | None:
         """Return the endpoint for a path and the tool that it names; None for what goes the usual way."""
-        if not path.startswith(PREFIX) or self.user_middleware:
-            return None
-        tool, _, action = path[len(PREFIX) :].partition("/")
-        endpoint = self.express.get(action)
-        if endpoint is None or not tool or method not in endpoint.methods:
-            return None
-        return endpoint, tool
-
-    def respond(self, endpoint: Endpoint, request: Request, tool: str, body: bytes) -> Response:
-        """Return the response to a request whose body is there; an error is its problem document."""
-        try:
-            return endpoint.answer(request, tool, body)
-        except Exception as error:
-            return self.on_error(request, error)
+        return None if self.user_middleware else endpoint_of(self.express, method, path)
 
     def counted(self, response: ASGIApp, endpoint: Endpoint) -> ASGIApp:
         """Return a response that is seen as one of this endpoint's: it carries what every answer has to, is counted and logged."""

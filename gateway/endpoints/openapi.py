@@ -46,6 +46,11 @@ def build(app: FastAPI, tools: Sequence[Tool]) -> dict[str, Any]:
     return document
 
 
+def build_secured(app: FastAPI, tools: Sequence[Tool]) -> dict[str, Any]:
+    """Return the document where callers have to say who they are."""
+    return secured(build(app, tools))
+
+
 def install(app: FastAPI, tools: Callable[[], Sequence[Tool]]) -> None:
     """Let the app answer /openapi.json with the document for the tools of the moment."""
     app.openapi = lambda: build(app, tools())  # type: ignore[method-assign]
@@ -57,7 +62,7 @@ def install_secured(app: FastAPI, tools: Callable[[], Sequence[Tool]]) -> None:
 
     async def document(request: Request) -> Response:
         grants = caller_of(request.scope).grants
-        return JSONResponse(secured(build(app, [tool for tool in tools() if grants.may_run(tool.name, tool.pool)])))
+        return JSONResponse(build_secured(app, [tool for tool in tools() if grants.may_run(tool.name, tool.pool)]))
 
     app.add_api_route("/openapi.json", document, methods=["GET"], include_in_schema=False)
 
@@ -88,7 +93,7 @@ _WRITTEN_OUT_LIMIT = 1000
 def _paths(tool: Tool) -> dict[str, Any]:
     """Return the paths of one tool."""
     schema = tool.parameters or {"type": "object", "additionalProperties": True}
-    body = contract.arguments_body(_portable(schema))
+    body = contract.arguments_body(portable(schema))
     common = {"tags": [f"tool: {tool.name}"], "description": tool.description}
     paths: dict[str, Any] = {}
     if tool.supports_streaming is not False:
@@ -125,7 +130,7 @@ def _paths(tool: Tool) -> dict[str, Any]:
 
 
 def _query_parameters(tool: Tool) -> list[dict[str, Any]]:
-    schema = _portable(tool.parameters or {})
+    schema = portable(tool.parameters or {})
     required = schema.get("required", [])
     return [
         {
@@ -139,7 +144,7 @@ def _query_parameters(tool: Tool) -> list[dict[str, Any]]:
     ]
 
 
-def _portable(schema: dict[str, Any]) -> dict[str, Any]:
+def portable(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a tool's schema with its `$defs` written out in place, since references there are relative to its own root."""
     definitions = schema.get("$defs", {})
     left = _WRITTEN_OUT_LIMIT

@@ -10,7 +10,6 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 from gateway.call import Affinity
 from gateway.errors import GatewayError
@@ -102,14 +101,16 @@ def read_options(
     """
     options = list(options)
     if not options and grpc_timeout is None:
-        return _defaults(limits, on_disconnect)
+        # As most requests have it: read once, as long as the limits are the same.
+        known = _plain.get(on_disconnect.kind)
+        if known is None or known[0] is not limits or known[1] is not on_disconnect:
+            known = _plain[on_disconnect.kind] = limits, on_disconnect, _read([], limits, None, OPTIONS, on_disconnect)
+        return known[2]
     return _read(options, limits, grpc_timeout, names, on_disconnect)
 
 
-@cache
-def _defaults(limits: OptionLimits, on_disconnect: OnDisconnect) -> CallOptions:
-    """Return the options of a request that has none: most have none, and an app has one set of limits."""
-    return _read([], limits, None, OPTIONS, on_disconnect)
+# The options of a request that has none, by the kind of `on_disconnect`: what they were read with, and they.
+_plain: dict[str, tuple[OptionLimits, OnDisconnect, CallOptions]] = {}
 
 
 def _read(

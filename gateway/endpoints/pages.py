@@ -28,8 +28,13 @@ _PAGE_HEADERS: Mapping[str, str] = {
 
 def page(html: str, *, inline_styles: bool = False) -> Response:
     """Return a page. Its scripts are files, see `file`; it loads and asks nothing but this server."""
+    return HTMLResponse(html, headers=page_headers(inline_styles=inline_styles))
+
+
+def page_headers(*, inline_styles: bool = False) -> dict[str, str]:
+    """Return what a page is sent with, for one that is answered elsewhere (console.py)."""
     policy = _POLICY.format(style=" 'unsafe-inline'" if inline_styles else "")
-    return HTMLResponse(html, headers={**_PAGE_HEADERS, "Content-Security-Policy": policy})
+    return {**_PAGE_HEADERS, "Content-Security-Policy": policy}
 
 
 def file(path: Path, media_type: str) -> Response:

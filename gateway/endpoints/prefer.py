@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HEADER = "Prefer"
+# Its name as an ASGI scope has it.
+FIELD = b"prefer"
 HEADER_LIMIT = 1024
 
 

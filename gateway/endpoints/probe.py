@@ -22,7 +22,7 @@ from gateway.endpoints.contract import PROBE_BODY, PROBE_STATE, PROBE_STREAM
 from gateway.endpoints.exchange import AsgiExchange, Exchange
 from gateway.endpoints.paging import read_query
 from gateway.endpoints.requests import read_body
-from gateway.endpoints.response import STREAM_HEADERS
+from gateway.endpoints.response import constant_headers
 from gateway.errors import GatewayError
 from gateway.runs.identity import new_run_id
 from gateway.runs.policy import invalid_option
@@ -117,8 +117,7 @@ class ProbeStream(Response):
     def answer(self, exchange: Exchange) -> None:
         self._exchange = exchange
         exchange.on_lost = self.close
-        headers = [(b"content-type", f"{sse.MEDIA_TYPE}; charset=utf-8".encode()), *STREAM_HEADERS]
-        exchange.begin(headers, _event("probe", {"probe": self._id, **self._told}))
+        exchange.begin(constant_headers(sse.MEDIA_TYPE), (), _event("probe", {"probe": self._id, **self._told}))
         self._wait()
 
     def close(self) -> None:

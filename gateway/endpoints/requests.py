@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, final
 from urllib.parse import parse_qsl
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.requests import ClientDisconnect
 
 from gateway.call import ToolCall
 from gateway.caller import Caller, caller_of
 from gateway.correlation import correlation_of
 from gateway.endpoints import arguments
+from gateway.endpoints.head import RequestHead
 from gateway.endpoints.options import OPTIONS, CallOptions, OptionLimits, read_options, reader_from
 from gateway.errors import FieldError, GatewayError
 from gateway.runs.hub import Hub
@@ -22,8 +23,12 @@ from gateway.runs.idempotency import Claim, claim
 from gateway.runs.identity import parse_event_id
 from gateway.runs.policy import CANCEL, OnDisconnect, ReaderOptions, Role, invalid_option
 from gateway.sessions import Sessions
+from gateway.value import Value
 
 QUERY_FIELDS_LIMIT = 1000
+
+# A header field's name as an ASGI scope has it.
+_IDEMPOTENCY_KEY = IDEMPOTENCY_KEY.lower().encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +41,16 @@ class RequestLimits:
     options: OptionLimits = field(default_factory=OptionLimits)
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
+@final
+class RunRequest(Value):
     """What an HTTP request asks for: a call, how its run is kept and read, and its idempotency key, None without one."""
 
-    call: ToolCall
-    options: CallOptions
-    claim: Claim | None = None
+    __slots__ = ("call", "options", "claim")  # noqa: RUF023
+
+    def __init__(self, call: ToolCall, options: CallOptions, claim: Claim | None = None) -> None:
+        self.call = call
+        self.options = options
+        self.claim = claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class CallReader:
 
     def read(
         self,
-        request: Request,
+        request: RequestHead,
         tool: str,
         body: bytes,
         *,
@@ -68,8 +76,8 @@ class CallReader:
         Raises:
             GatewayError: whatever is wrong with the request, and `tool-not-found`.
         """
-        plain, options = self.split_query(request)
-        grpc_timeout = request.headers.get("grpc-timeout")
+        plain, options = self.split_query(request.query)
+        grpc_timeout = request.header(b"grpc-timeout")
         checked = read_options(options, self.limits.options, grpc_timeout, names=names, on_disconnect=on_disconnect)
         claimed = None
         caller = caller_of(request.scope)
@@ -77,35 +85,35 @@ class CallReader:
             if plain:
                 detail = f"On POST the arguments stand in the body; {plain[0][0][:40]!r} stands in the query string"
                 raise GatewayError("invalid-option", detail, errors=[FieldError(plain[0][0][:60], "belongs in the body")])
-            values = arguments.from_body(body, request.headers.get("content-type"), depth_limit=self.limits.depth)
-            key = request.headers.get(IDEMPOTENCY_KEY)
+            values = arguments.from_body(body, request.header(b"content-type"), depth_limit=self.limits.depth)
+            key = request.header(_IDEMPOTENCY_KEY)
             if key is not None:
                 claimed = claim(key, caller, tool, values, checked.given, streaming=streaming)
         else:
             schema = self.hub.catalog.find(tool, checked.pool).parameters
             values = arguments.from_query(plain, schema, depth_limit=self.limits.depth)
         begins_session = request.method != "HEAD"
-        call = self.call(tool, values, checked, caller, request, streaming=streaming, begins_session=begins_session)
+        call = self.call(tool, values, checked, caller, request.scope, streaming=streaming, begins_session=begins_session)
         return RunRequest(call, checked, claimed)
 
-    def streams(self, tool: str, request: Request) -> bool:
+    def streams(self, tool: str, request: RequestHead) -> bool:
         """Return whether a tool streams, as far as its worker says; True where it doesn't.
 
         Raises:
             GatewayError: `tool-not-found`, `pool-not-found`.
         """
-        pool = next((value for name, value in self.split_query(request)[1] if name == "_pool"), None)
+        pool = next((value for name, value in self.split_query(request.query)[1] if name == "_pool"), None)
         return self.hub.catalog.find(tool, pool).supports_streaming is not False
 
-    def resumption(self, request: Request, *, names: Sequence[str] = OPTIONS) -> tuple[str, ReaderOptions] | None:
+    def resumption(self, request: RequestHead, *, names: Sequence[str] = OPTIONS) -> tuple[str, ReaderOptions] | None:
         """Return the event id that a request goes on after, and how it reads; None for a request that begins something.
 
         The id is Last-Event-ID, else `_from`: an EventSource that reconnects has both, and the header is the newer one.
         """
-        last_event_id = request.headers.get("last-event-id")
-        if not last_event_id and b"_from=" not in request.scope["query_string"]:
+        last_event_id = request.header(b"last-event-id")
+        if not last_event_id and b"_from=" not in request.query:
             return None
-        options = read_options(self.split_query(request)[1], self.limits.options, names=names)
+        options = read_options(self.split_query(request.query)[1], self.limits.options, names=names)
         if last_event_id:
             return last_event_id, options.reader
         if options.begins is not None and parse_event_id(options.begins) is not None:
@@ -133,12 +141,12 @@ class CallReader:
         values: dict[str, Any],
         options: CallOptions,
         caller: Caller,
-        asker: HTTPConnection,
+        scope: Mapping[str, Any],
         *,
         streaming: bool,
         begins_session: bool = True,
     ) -> ToolCall:
-        """Return the call that `asker` makes; its session begins, or goes on, with it, but for a call that will not be made (HEAD)."""
+        """Return the call of the request with this scope; its session begins, or goes on, with it, unless it will not be made (HEAD)."""
         session_key = None
         if options.session_id is not None and begins_session:
             session_key = self.sessions.use(options.session_id, caller).key
@@ -152,12 +160,11 @@ class CallReader:
             affinity=options.affinity,
             metadata=options.metadata,
             caller=caller,
-            correlation=correlation_of(asker.scope),
+            correlation=correlation_of(scope),
         )
 
-    def split_query(self, request: HTTPConnection) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-        """Return the query's arguments and its options (the names that begin with an underscore)."""
-        raw: bytes = request.scope["query_string"]
+    def split_query(self, raw: bytes) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Return a query string's arguments and its options (the names that begin with an underscore)."""
         if not raw:
             return [], []
         if len(raw) > self.limits.query_bytes:

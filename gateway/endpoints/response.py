@@ -1,19 +1,12 @@
-"""A subscription as a streamed response: SSE or JSON lines. The only importer of sse_starlette.
+"""A subscription as a streamed response: SSE or JSON lines, whichever server and format.
 
-`RunStream` is sse-starlette's EventSourceResponse with an `answer` of its own: a state machine whose steps are short
-synchronous functions, called when the run has something new (`_wake`), when the client takes more, has left, or
-when a moment has come (`_tick`). What deviates from the base, and why:
+A state machine over an Exchange (exchange.py) whose steps are short synchronous functions, called when the run has
+something new (`_wake`), when the client takes more, has left, or when a moment has come (`_tick`). No task and no cancel
+scope for each send: what a run has is written from where it was woken, and one timer a response holds the status line,
+sends heartbeats and cuts a client that makes no progress. eventsource.py makes one of Starlette's responses of it.
 
-- No task. The base runs a task each for sending, pings, the exit signal and the disconnect; here what a run has is
-  written from where it was woken, our server tells of the loss, and the drain ends the run itself. Under another
-  server, or behind a middleware, `__call__` is the same machine over ASGI (exchange.py), with the request's task.
-- No cancel scope for each send, which was a quarter of an event's cost: one timer a response holds the status line,
-  sends heartbeats and cuts a client that makes no progress.
-- The status line waits until the run has something to say (protocol, section 2, "the truth about the first byte"):
-  a response that begins by sending its headers can't turn into a problem document.
-- The heartbeat is `: hb` and one LF; the base's ping ends in a blank line, which makes clients emit a ghost event.
-
-Kept: its place among Starlette's responses. HEAD is the endpoint's, which must not start a run.
+The status line waits until the run has something to say (protocol, section 2, "the truth about the first byte"):
+a response that begins by sending its headers can't turn into a problem document.
 
     state      left when
     holding    the first chunk or the end is there, or `first_byte_hold_s` is over -> streaming; an error -> over
@@ -24,43 +17,26 @@ Kept: its place among Starlette's responses. HEAD is the endpoint's, which must 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cache
+from typing import final
 
 import structlog
-from sse_starlette import EventSourceResponse
-from sse_starlette.sse import AppStatus
-from starlette.types import Receive, Scope, Send
 
 from gateway import timers
 from gateway.caller import Caller
 from gateway.codec import ratelimit
-from gateway.endpoints.exchange import AsgiExchange, Exchange
+from gateway.codec.encoder import Encoder
+from gateway.endpoints.exchange import Exchange, Headers
 from gateway.endpoints.problem import problem_response
 from gateway.events import Chunks, Ended, Event
 from gateway.runs.policy import READ_ALL, ReaderOptions
 from gateway.runs.quotas import Account
 from gateway.runs.source import RunSource
 
-# The drain is the app's: on import sse-starlette has put itself in front of uvicorn's signal handler.
-AppStatus.enable_automatic_graceful_drain = False
-
 # One write carries at most this much, plus one batch.
 WRITE_LIMIT_BYTES = 64 * 1024
 
 _log = structlog.get_logger("gateway.endpoints")
-
-
-class Encoder(Protocol):
-    """What writes one run's events in one format."""
-
-    name: str
-    media_type: str
-    heartbeat: bytes
-
-    def encode(self, event: Event) -> bytes: ...
-
-    def farewell(self) -> bytes:
-        """Return what is written where the stream is cut without an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +48,8 @@ class StreamTiming:
     write_timeout_s: float = 30.0
 
 
-class RunStream(EventSourceResponse):
+@final
+class RunStream:
     """One reader of a run as a streamed HTTP response.
 
     The reader is subscribed here and leaves, whatever happens, when the response is over; where its overflow policy cuts
@@ -89,11 +66,6 @@ class RunStream(EventSourceResponse):
         options: ReaderOptions = READ_ALL,
         debug: bool = False,
     ) -> None:
-        # Not the base's __init__: it wraps an iterator, makes a lock and headers that are of no use here, 40 µs in all.
-        # What Starlette and FastAPI look at is here.
-        self.status_code = 200
-        self.background = None
-        self.raw_headers = []
         self._run = run
         self._encoder = encoder
         self._timing = timing
@@ -105,19 +77,17 @@ class RunStream(EventSourceResponse):
         # When the last write was made, and since when the client has been asked to take more; in the loop's time.
         self._written_at = 0.0
         self._blocked_since: float | None = None
+        self._timers = timers.running()
+        self._timer: timers.Timer | None = None
         self._reader = run.subscribe(self._wake, caller, options)
         self._reader.format = encoder.name
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer under ASGI."""
-        await AsgiExchange(scope, receive, send).carry(self)
 
     def answer(self, exchange: Exchange) -> None:
         """Answer on an exchange; returns at once, and goes on from callbacks until the response is over."""
         self._exchange = exchange
         exchange.on_lost = self.close
         exchange.on_writable = self._unblock
-        self._timers = clock = timers.running()
+        clock = self._timers
         self._written_at = clock.time()
         self._timer = clock.call_later(self._timing.first_byte_hold_s, self._tick)
         self._wake()
@@ -126,7 +96,8 @@ class RunStream(EventSourceResponse):
         """Be over: the reader leaves the run. Idempotent."""
         if self._exchange is not None:
             self._exchange = None
-            self._timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
         self._reader.close()
 
     def _wake(self) -> None:
@@ -182,7 +153,9 @@ class RunStream(EventSourceResponse):
     def _begin(self, exchange: Exchange, held: list[Event]) -> None:
         """Send the status line and what was held back."""
         self._held = None
-        exchange.begin(self._stream_headers(), b"".join([self._encoder.encode(event) for event in held]))
+        exchange.begin(
+            constant_headers(self._encoder.media_type), self._own_headers(), b"".join([self._encoder.encode(event) for event in held])
+        )
         if self._reader.finished:
             self.close()
             exchange.finish(b"")
@@ -254,28 +227,31 @@ class RunStream(EventSourceResponse):
                     self._blocked_since = now
         self._timer = self._timers.call_at(min(due, now + self._timing.write_timeout_s), self._tick)
 
-    def _stream_headers(self) -> list[tuple[bytes, bytes]]:
+    def _own_headers(self) -> Headers:
         timing = self._run.timing()
         marks = [b"queue;dur=%d" % timing.queue_ms] if timing.queue_ms is not None else []
         if timing.first_chunk_ms is not None:
             marks.append(b"first;dur=%d" % timing.first_chunk_ms)
-        return [
-            (b"content-type", self._encoder.media_type.encode() + b"; charset=utf-8"),
-            *STREAM_HEADERS,
-            (b"content-location", f"/v1/runs/{self._run.id}/events".encode()),
-            *([(b"server-timing", b", ".join(marks))] if marks else ()),
-            *(() if self._run.account is None else _limit_headers(self._run.account)),
-        ]
+        own = [(b"content-location", f"/v1/runs/{self._run.id}/events".encode())]
+        if marks:
+            own.append((b"server-timing", b", ".join(marks)))
+        if self._run.account is not None:
+            own += _limit_headers(self._run.account)
+        return own
 
 
 def _limit_headers(account: Account) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in ratelimit.fields(account.quotas()).items()]
 
 
-STREAM_HEADERS = (
-    (b"cache-control", b"no-cache, no-transform"),
-    # nginx: don't buffer. Incremental: the same wish as a standard (draft-ietf-httpbis-incremental).
-    (b"x-accel-buffering", b"no"),
-    (b"incremental", b"?1"),
-    (b"vary", b"Accept"),
-)
+@cache
+def constant_headers(media_type: str) -> Headers:
+    """Return the headers that all streams of a media type have in common."""
+    return (
+        (b"content-type", media_type.encode() + b"; charset=utf-8"),
+        (b"cache-control", b"no-cache, no-transform"),
+        # nginx: don't buffer. Incremental: the same wish as a standard (draft-ietf-httpbis-incremental).
+        (b"x-accel-buffering", b"no"),
+        (b"incremental", b"?1"),
+        (b"vary", b"Accept"),
+    )

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from gateway.caller import caller_of
 from gateway.endpoints import collected, prefer
 from gateway.endpoints.contract import CANCEL_DELETE, CANCEL_POST, RUN, RUN_EVENTS, RUN_RESULT, RUNS
+from gateway.endpoints.head import RequestHead
 from gateway.endpoints.negotiation import choose
 from gateway.endpoints.options import READER_OPTIONS, read_options, reader_from
 from gateway.endpoints.paging import read_limit, read_query
@@ -55,9 +56,9 @@ def router(hub: Hub, reader: CallReader, responses: RunResponses) -> APIRouter:
     async def events(request: Request, run: str) -> Response:
         caller = caller_of(request.scope)
         media_type = choose(request.headers.get("accept"), OFFERED)
-        if (resumption := reader.resumption(request, names=READER_OPTIONS)) is not None:
+        if (resumption := reader.resumption(RequestHead(request.scope), names=READER_OPTIONS)) is not None:
             return responses.resumed(caller, *resumption, media_type, of=run)
-        arguments, given = reader.split_query(request)
+        arguments, given = reader.split_query(request.scope["query_string"])
         if arguments:
             raise invalid_option(arguments[0][0][:60], f"is no option; known: {', '.join(READER_OPTIONS)}")
         options = read_options(given, reader.limits.options, names=READER_OPTIONS)

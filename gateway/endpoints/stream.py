@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.caller import Caller, caller_of
 from gateway.codec import ndjson, ratelimit, sse
+from gateway.codec.encoder import Encoder
 from gateway.codec.ndjson import NdjsonEncoder
 from gateway.codec.sse import SseEncoder
 from gateway.endpoints import collected, prefer
@@ -21,11 +22,13 @@ from gateway.endpoints.awaited import AwaitedRun
 from gateway.endpoints.collected import CollectedRun
 from gateway.endpoints.contract import STREAM_GET, STREAM_POST
 from gateway.endpoints.deferred import DeferredResponse
-from gateway.endpoints.express import Endpoint
+from gateway.endpoints.endpoint import Endpoint
+from gateway.endpoints.eventsource import EventSource
+from gateway.endpoints.head import RequestHead
 from gateway.endpoints.negotiation import choose
 from gateway.endpoints.prefer import Preferences
 from gateway.endpoints.requests import CallReader, RunRequest
-from gateway.endpoints.response import Encoder, RunStream, StreamTiming
+from gateway.endpoints.response import RunStream, StreamTiming
 from gateway.endpoints.runstate import describe
 from gateway.errors import GatewayError
 from gateway.events import Ended, Outcome
@@ -66,7 +69,8 @@ class RunResponses:
         settings = self._settings
         if media_type == collected.MEDIA_TYPE:
             return self._collected(run, caller, options)
-        return RunStream(run, caller, self._shared_encoder(run, media_type), settings.timing, options=options, debug=settings.debug)
+        encoder = self._shared_encoder(run, media_type)
+        return EventSource(RunStream(run, caller, encoder, settings.timing, options=options, debug=settings.debug))
 
     def resumed(self, caller: Caller, last_event_id: str, options: ReaderOptions, media_type: str, *, of: str | None = None) -> Response:
         """Return the response to a reconnect: the rest of the run, 204 when there is none, `expired` when nobody knows it.
@@ -90,16 +94,28 @@ class RunResponses:
             unknown=lambda: self.expired(run_id, media_type),
         )
 
-    def opened(self, asked: RunRequest, make: Callable[[RunSource], Response]) -> Response:
-        """Start the run that is asked for and return the response that `make` has for it.
+    def opened(self, asked: RunRequest, media_type: str, options: ReaderOptions) -> Response:
+        """Start the run that is asked for and return its first reader's response.
 
         Raises:
             GatewayError: as Hub.open; where there are other gateways an error is the response's.
         """
-        policy, claim = asked.options.policy, asked.claim
         if self._hub.others is None:
-            return make(self._hub.open(asked.call, policy, claim))
-        return self._deferred(lambda: self._hub.start(asked.call, policy, claim), make)
+            return self.response(self._hub.open(asked.call, asked.options.policy, asked.claim), asked.call.caller, media_type, options)
+        return self._opened_everywhere(asked, lambda run: self.response(run, asked.call.caller, media_type, options))
+
+    def begun(self, asked: RunRequest, preferences: Preferences) -> Response:
+        """Start the run that is asked for, in the background, and return what `started` says of it.
+
+        Raises:
+            GatewayError: as `opened`.
+        """
+        if self._hub.others is None:
+            return self.started(self._hub.open(asked.call, asked.options.policy, asked.claim), asked.call.caller, preferences)
+        return self._opened_everywhere(asked, lambda run: self.started(run, asked.call.caller, preferences))
+
+    def _opened_everywhere(self, asked: RunRequest, make: Callable[[RunSource], Response]) -> Response:
+        return self._deferred(lambda: self._hub.start(asked.call, asked.options.policy, asked.claim), make)
 
     def _deferred(
         self, ask: Callable[[], Awaitable[RunSource]], make: Callable[[RunSource], Response], unknown: Callable[[], Response] | None = None
@@ -175,7 +191,11 @@ class RunResponses:
 
     def _shared_encoder(self, run: RunSource, media_type: str) -> Encoder:
         """Return the encoder that all readers of a run in this format have in common, so that a batch is encoded once."""
-        return run.shared(media_type, lambda: self.encoder(run.id, media_type))
+        encoder: Encoder | None = run.shared(media_type)
+        if encoder is None:
+            encoder = self.encoder(run.id, media_type)
+            run.share(media_type, encoder)
+        return encoder
 
 
 METHODS = frozenset({"GET", "HEAD", "POST"})
@@ -185,22 +205,20 @@ ROUTE = "/v1/tools/{tool}/stream"
 def endpoint(reader: CallReader, responses: RunResponses) -> Endpoint:
     """Return what answers a request for a tool's stream."""
 
-    def stream(request: Request, tool: str, body: bytes) -> Response:
-        media_type = choose(request.headers.get("accept"), OFFERED)
+    def stream(request: RequestHead, tool: str, body: bytes) -> Response:
+        media_type = choose(request.header(b"accept"), OFFERED)
         is_head = request.method == "HEAD"
         caller = caller_of(request.scope)
         if (resumption := reader.resumption(request)) is not None:
             return responses.head(media_type, resumption[0]) if is_head else responses.resumed(caller, *resumption, media_type)
-        preferences = prefer.read(request.headers.get(prefer.HEADER), wait_limit_s=responses.wait_limit_s)
+        preferences = prefer.read(request.header(prefer.FIELD), wait_limit_s=responses.wait_limit_s)
         in_background = preferences.respond_async
         asked = reader.read(request, tool, body, streaming=True, on_disconnect=CONTINUE if in_background else CANCEL)
         options = reader.reader(asked)
         if is_head:
             reader.hub.check(asked.call)
             return responses.head(media_type)
-        if in_background:
-            return responses.opened(asked, lambda run: responses.started(run, caller, preferences))
-        return responses.opened(asked, lambda run: responses.response(run, caller, media_type, options))
+        return responses.begun(asked, preferences) if in_background else responses.opened(asked, media_type, options)
 
     return Endpoint(stream, METHODS, reader.limits.body_bytes, ROUTE)
 

@@ -23,14 +23,15 @@ from gateway.codec.websocket import CREDIT_LIMIT, BadFrame, ClientFrame, FrameEn
 from gateway.endpoints import arguments
 from gateway.endpoints.attachment import Attachment, check_members, find_run, read_attach, read_credit
 from gateway.endpoints.duplex import AUTH_EXPIRED, GOING_AWAY, Closing, Duplex, SocketSettings
-from gateway.endpoints.options import META_PREFIX, STARTING_OPTIONS, read_options
+from gateway.endpoints.options import META_PREFIX, STARTING_OPTIONS, CallOptions, read_options
 from gateway.endpoints.outlet import SocketRun
 from gateway.endpoints.requests import CallReader
 from gateway.errors import CODES, FieldError, GatewayError
+from gateway.runs.idempotency import Claim, claim
 from gateway.runs.policy import Cause, ReaderOptions
 from gateway.runs.source import RunSource
 
-_OWN_MEMBERS = ("tool", "args", "credit")
+_OWN_MEMBERS = ("tool", "args", "credit", "idempotency_key")
 SUBSCRIBE_MEMBERS = (*_OWN_MEMBERS, *(name.removeprefix("_") for name in STARTING_OPTIONS))
 
 
@@ -174,8 +175,9 @@ class Socket(Duplex):
         given = ((option, value) for option, value in payload.items() if option not in _OWN_MEMBERS and value is not None)
         options = [(f"_{option}", _option_text(option, value)) for option, value in given]
         checked = read_options(options, self._calls.limits.options, names=STARTING_OPTIONS)
-        call = self._calls.call(tool, values, checked, self._caller, self._websocket, streaming=True)
-        self._join(name, await self._calls.hub.start(call, checked.policy), checked.reader, credit)
+        claimed = _claim(payload.get("idempotency_key"), self._caller, tool, values, checked)
+        call = self._calls.call(tool, values, checked, self._caller, self._websocket.scope, streaming=True)
+        self._join(name, await self._calls.hub.start(call, checked.policy, claimed), checked.reader, credit)
 
     async def _attach(self, name: str, attachment: Attachment) -> None:
         if attachment.delivered:
@@ -209,6 +211,16 @@ class Socket(Duplex):
             self._expiry.cancel()
         for entry in self._runs.values():
             entry.reader.close()
+
+
+def _claim(key: Any, caller: Caller, tool: str, values: Mapping[str, Any], options: CallOptions) -> Claim | None:
+    """Return what a `subscribe` that is sent again after a cut joins its run by; None without a key."""
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        detail = "is a text of 1 to 255 printable ASCII characters"
+        raise GatewayError("invalid-option", f"idempotency_key {detail}", errors=[FieldError("idempotency_key", detail)])
+    return claim(key, caller, tool, values, options.given, streaming=True)
 
 
 def _option_text(name: str, value: Any) -> str:

@@ -59,11 +59,11 @@ def router(reader: CallReader, settings: SocketSettings, sockets: Sockets, check
         await sockets.serve(PlainSocket(websocket, run, reading, settings))
 
     async def start(websocket: WebSocket, tool: str) -> tuple[RunSource, ReaderOptions]:
-        plain, options = reader.split_query(websocket)
+        plain, options = reader.split_query(websocket.scope["query_string"])
         checked = read_options(options, reader.limits.options, names=STARTING_OPTIONS)
         schema = reader.hub.catalog.find(tool, checked.pool).parameters
         values = arguments.from_query(plain, schema, depth_limit=reader.limits.depth)
-        call = reader.call(tool, values, checked, caller_of(websocket.scope), websocket, streaming=True)
+        call = reader.call(tool, values, checked, caller_of(websocket.scope), websocket.scope, streaming=True)
         return await reader.hub.start(call, checked.policy), checked.reader
 
     async def resume(websocket: WebSocket, run_id: str, after: int | None) -> None:

@@ -61,8 +61,13 @@ class MemoryBudget:
         if self.size_bytes > limit_bytes:
             self.reclaim()
 
-    def lower(self) -> None:
-        """Follow with a threshold that had been raised what was freed since."""
+    def freed(self, size_bytes: int) -> None:
+        """A log holds so much less; a threshold that had been raised follows."""
+        self.size_bytes -= size_bytes
+        if self.threshold_bytes > self.limit_bytes:
+            self._lower()
+
+    def _lower(self) -> None:
         step = max(self.limit_bytes // STEP_PARTS, 1)
         self.threshold_bytes = max(self.limit_bytes, min(self.threshold_bytes, self.size_bytes + step))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Protocol
+from typing import final
 
 from gateway.events import ChunkAttributes, Chunks, Gap
 from gateway.runlog.budget import MemoryBudget
@@ -25,14 +25,18 @@ _first = attrgetter("first")
 _GONE = Chunks(0, [], 0)
 
 
-class Place(Protocol):
+class Place:
     """Where somebody is who must lose nothing: the chunk it takes next, what stands before it, how far it may lag."""
 
-    cursor: int
-    taken_bytes: int
-    lag_bytes: int
+    __slots__ = ("cursor", "lag_bytes", "taken_bytes")
+
+    def __init__(self, cursor: int, taken_bytes: int, lag_bytes: int) -> None:
+        self.cursor = cursor
+        self.taken_bytes = taken_bytes
+        self.lag_bytes = lag_bytes
 
 
+@final
 class MemoryLog:
     """A ring of batches; a LogWriter and a LogReader. Not thread-safe: everything happens on the event loop.
 
@@ -152,9 +156,8 @@ class MemoryLog:
 
     def trim(self) -> None:
         """Forget what is above the ring's bounds and needed by no place; to be called when a place has gone."""
-        keep_from = self._needed_from()
         while (self.size_bytes > self._limit_bytes or self.next - self.first > self._limit_chunks) and len(self._batches) - self._head > 1:
-            if not self._forget_oldest(keep_from):
+            if not self._forget_oldest(self._needed_from()):
                 return
 
     def end(self) -> None:
@@ -164,14 +167,23 @@ class MemoryLog:
     def close(self) -> None:
         """Forget everything; what was here is a gap to whoever still asks."""
         self.places.clear()
-        self.shrink(self.size_bytes, keep_batches=0)
+        self._batches.clear()
+        self._ends.clear()
+        self._head = 0
+        self.first = self.next
+        freed_bytes, self.size_bytes = self.size_bytes, 0
+        self._budget.freed(freed_bytes)
         self._budget.closed(self)
 
     def _index(self, cursor: int) -> int:
         return bisect_right(self._batches, cursor, self._head, key=_first) - 1
 
     def _needed_from(self) -> int:
-        return min([place.cursor for place in self.places], default=self.next)
+        needed = self.next
+        for place in self.places:
+            if place.cursor < needed:
+                needed = place.cursor
+        return needed
 
     def _forget_oldest(self, keep_from: int) -> bool:
         """Forget the oldest batch; False where a chunk of it is needed."""
@@ -187,8 +199,5 @@ class MemoryLog:
             self._head = 0
         self.first = end
         self.size_bytes -= oldest.size_bytes
-        budget = self._budget
-        budget.size_bytes -= oldest.size_bytes
-        if budget.threshold_bytes > budget.limit_bytes:
-            budget.lower()
+        self._budget.freed(oldest.size_bytes)
         return True

@@ -12,8 +12,8 @@ wait: who is slower than the copy's bounds allow sees a gap. Subscribers count f
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from gateway.caller import Caller
 from gateway.events import Chunks, Ended, Outcome, Status, Timing
@@ -21,8 +21,7 @@ from gateway.runlog.budget import MemoryBudget
 from gateway.runlog.memory import MemoryLog
 from gateway.runlog.shared.following import Following
 from gateway.runlog.shared.records import RunRecord
-from gateway.runs.policy import READ_ALL, Cause, ReaderOptions
-from gateway.runs.run import RunLimits
+from gateway.runs.policy import READ_ALL, Cause, ReaderOptions, RunLimits
 from gateway.runs.source import RunSource
 from gateway.runs.subscription import Subscription
 from gateway.telemetry.tally import RunTally
@@ -59,7 +58,6 @@ class FollowedRun(RunSource):
             streaming=record.kind == "stream",
             session_id=record.session,
             on_disconnect=record.policy,
-            details=record.details,
             log=self._new_log(),
             tally=tally,
         )
@@ -99,6 +97,9 @@ class FollowedRun(RunSource):
         if self.record.ended is None:
             self.record = record
             self._note_worker()
+
+    def details(self) -> Mapping[str, Any]:
+        return self.record.details
 
     def timing(self) -> Timing:
         end = self.known_end

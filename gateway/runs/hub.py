@@ -24,11 +24,12 @@ from gateway.runlog.budget import MemoryBudget
 from gateway.runs.arguments import ArgumentChecker
 from gateway.runs.idempotency import Claim, IdempotencyKeys
 from gateway.runs.identity import is_run_id, new_run_id
-from gateway.runs.policy import Cause, RunPolicy, invalid_option
+from gateway.runs.others import OtherGateways
+from gateway.runs.policy import Cause, RunLimits, RunPolicy, invalid_option
 from gateway.runs.pressure import MemoryWatch
 from gateway.runs.quotas import Quotas
 from gateway.runs.registry import RunRegistry
-from gateway.runs.run import Run, RunLimits
+from gateway.runs.run import Run
 from gateway.runs.source import RunSource
 from gateway.telemetry.tally import OTHER, RunTally
 from gateway.workers.catalog import Catalog, Tool
@@ -51,41 +52,6 @@ class HubLimits:
     ttl_s: float = 300.0
     log_bytes: int = 256 * 1024 * 1024
     run: RunLimits = field(default_factory=RunLimits)
-
-
-class OtherGateways(Protocol):
-    """The runs of all gateways on one log (shared.py); each method as the hub's of that name.
-
-    Of sessions: `touch_session` makes one known to all, or says that it is in use, and returns when it was made, in Unix seconds,
-    and its metadata; `find_session` returns that, or None where none knows it; `end_session` forgets it everywhere.
-    """
-
-    @property
-    def available(self) -> bool:
-        """Whether the log can be used now."""
-
-    @property
-    def followed(self) -> Sequence[RunSource]:
-        """The runs of other gateways that somebody reads here."""
-
-    async def touch_session(self, session_id: str, metadata: Mapping[str, str] | None = None) -> tuple[float, Mapping[str, str]]: ...
-
-    async def find_session(self, session_id: str) -> tuple[float, Mapping[str, str]] | None: ...
-
-    async def end_session(self, session_id: str) -> bool: ...
-
-    async def start(self, call: ToolCall, policy: RunPolicy, claim: Claim | None = None) -> RunSource: ...
-
-    async def look_up(self, run_id: str, caller: Caller) -> RunSource: ...
-
-    async def cancel(self, run: RunSource) -> RunSource: ...
-
-    async def list(
-        self, caller: Caller, *, limit: int, after: str | None, state: str | None, tool: str | None
-    ) -> tuple[Sequence[RunSource], str | None]: ...
-
-    async def use_ticket(self, ticket: str, ttl_s: float) -> bool:
-        """Note that a one-time ticket is used; False: it was used before, on whatever gateway."""
 
 
 class RunTracer(Protocol):

@@ -69,7 +69,7 @@ def describe(run: Run) -> dict[str, object]:
         "bytes": run.size_bytes,
     }
     if end.timing is not None:
-        said |= end.timing._asdict()
+        said |= end.timing.parts()
     optional = {
         "cause": run.cause,
         "problem": None if end.error is None else end.error.problem,

@@ -1,6 +1,6 @@
 """What a run does when its readers leave, lag, or when it takes too long; given by the request, limited by the settings.
 
-`RunPolicy` is of the run and the same for everybody; `ReaderOptions` are of one reader. Values without behaviour:
+`RunPolicy` is of the run and the same for everybody, `RunLimits` are of all runs, `ReaderOptions` of one reader. Values without behaviour:
 run.py applies the first, subscription.py and the run the second. Source: docs of the protocol, section 3.
 """
 
@@ -112,6 +112,20 @@ class RunPolicy:
 
     on_disconnect: OnDisconnect = CANCEL
     deadlines: Deadlines = Deadlines()
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """The bounds that the settings put on every run.
+
+    `log_bytes` and `log_chunks` bound its log; `plain_log_bytes` does where it ends with its last subscriber and nobody has a
+    key to it: then a reader that comes back is an exception, and what it is too late for is a gap.
+    """
+
+    log_bytes: int = 4 * 1024 * 1024
+    plain_log_bytes: int = 512 * 1024
+    log_chunks: int = 100_000
+    heartbeat_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ same number. One timer serves all; nothing is done for each run but at its begin
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -33,9 +34,10 @@ class RunRegistry:
         self._on_forgotten = on_forgotten
         self._known: dict[str, Run] = {}
         self._open: dict[str, Run] = {}
-        # Both in the order of their expiry, which is the value.
-        self._ended: dict[str, float] = {}
-        self._expired: dict[str, float] = {}
+        # When each expires and its id, in that order. Not in a dict: to find the first of one from which the first is taken
+        # again and again takes longer and longer.
+        self._ended: deque[tuple[float, str]] = deque()
+        self._expired: deque[tuple[float, str]] = deque()
         # Whose those were.
         self._expired_of: dict[str, str] = {}
         self._timer: timers.Timer | None = None
@@ -70,10 +72,12 @@ class RunRegistry:
     def end(self, run: Run) -> None:
         """Keep a run that has ended, for its time."""
         del self._open[run.id]
-        self._ended[run.id] = timers.running().time() + self._ttl_s
+        now = timers.running().time()
+        self._ended.append((now + self._ttl_s, run.id))
         if len(self._ended) > self._kept_limit:
-            self._forget(next(iter(self._ended)))
-        self._arm()
+            self._forget_first(now)
+        if self._timer is None:
+            self._arm()
 
     def page(self, caller: Caller, *, limit: int, after: str | None = None, state: str | None = None, tool: str | None = None) -> RunPage:
         """Return the `limit` newest runs that are older than `after` (a run's id; None: the newest of all) and fit the filters.
@@ -94,38 +98,26 @@ class RunRegistry:
                 runs.append(run)
         return RunPage(runs, None)
 
-    def _forget(self, run_id: str) -> None:
-        del self._ended[run_id]
+    def _forget_first(self, now: float) -> None:
+        run_id = self._ended.popleft()[1]
         run = self._known.pop(run_id)
         run.release()
         self._on_forgotten(run)
-        self._expired[run_id] = timers.running().time() + self._ttl_s
+        self._expired.append((now + self._ttl_s, run_id))
         self._expired_of[run_id] = run.caller_id
         if len(self._expired) > self._kept_limit:
-            self._lose_sight(next(iter(self._expired)))
-
-    def _lose_sight(self, run_id: str) -> None:
-        del self._expired[run_id], self._expired_of[run_id]
+            del self._expired_of[self._expired.popleft()[1]]
 
     def _sweep(self) -> None:
         self._timer = None
         now = timers.running().time()
-        for run_id in [*_due(self._ended, now)]:
-            self._forget(run_id)
-        for run_id in [*_due(self._expired, now)]:
-            self._lose_sight(run_id)
+        while self._ended and self._ended[0][0] <= now:
+            self._forget_first(now)
+        while self._expired and self._expired[0][0] <= now:
+            del self._expired_of[self._expired.popleft()[1]]
         self._arm()
 
     def _arm(self) -> None:
-        if self._timer is None and (expiries := [next(iter(kept.values())) for kept in (self._ended, self._expired) if kept]):
+        if expiries := [kept[0][0] for kept in (self._ended, self._expired) if kept]:
             # Not for each run: those that end within the same second go together.
             self._timer = timers.running().call_at(min(expiries) + min(1.0, self._ttl_s / 10), self._sweep)
-
-
-def _due(kept: dict[str, float], now: float) -> list[str]:
-    due = []
-    for run_id, expiry in kept.items():
-        if expiry > now:
-            break
-        due.append(run_id)
-    return due

@@ -16,9 +16,8 @@ What "the last subscriber leaves" means is the policy's (`OnDisconnect`); subscr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, final
 
 from gateway import timers
 from gateway.call import ToolCall
@@ -27,51 +26,35 @@ from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
 from gateway.runlog.base import RunRecorder
 from gateway.runlog.budget import MemoryBudget
-from gateway.runlog.memory import MemoryLog
-from gateway.runs.policy import READ_ALL, Cause, Leaving, ReaderOptions, RunPolicy
+from gateway.runlog.memory import MemoryLog, Place
+from gateway.runs.policy import READ_ALL, Cause, Leaving, ReaderOptions, RunLimits, RunPolicy
 from gateway.runs.source import RunSource, start_details
 from gateway.runs.stopwatch import Stopwatch
-from gateway.runs.subscription import KeptPlace, Subscription
+from gateway.runs.subscription import Subscription
 from gateway.telemetry.tally import RunTally, ToolTally
 from gateway.transport.base import StreamCall
 from gateway.workers.dispatch import Ticket
 from gateway.workers.lease import Lease, LeaseRequest
 from gateway.workers.pool import Pool
-from gateway.workers.toolstream import ToolEnd
+from gateway.workers.toolstream import ToolEnd, ToolSink
 
-
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """The bounds that the settings put on every run.
-
-    `log_bytes` and `log_chunks` bound its log; `plain_log_bytes` does where it ends with its last subscriber and nobody has a
-    key to it: then a reader that comes back is an exception, and what it is too late for is a gap.
-    """
-
-    log_bytes: int = 4 * 1024 * 1024
-    plain_log_bytes: int = 512 * 1024
-    log_chunks: int = 100_000
-    heartbeat_s: float = 10.0
+if TYPE_CHECKING:
+    from gateway.runs.hub import Hub
 
 
 # Causes that are no cancel.
 _ENDINGS = {Cause.SHUTDOWN: (Outcome.SHUTDOWN, "shutting-down"), Cause.FENCED: (Outcome.ERROR, "owner-lost")}
 
 
-class RunOwner(Protocol):
-    """Who keeps the runs: the hub."""
-
-    def run_ended(self, run: Run) -> None:
-        """The run has ended; called once."""
-
-
-class Run(RunSource):
+@final
+class Run(RunSource, ToolSink):
     """One execution. See the module's table for its states."""
 
     __slots__ = (
         "_counts",
         "_grace",
         "_kept",
+        "_limits",
         "_owner",
         "_paused",
         "_remote",
@@ -94,14 +77,15 @@ class Run(RunSource):
         call: ToolCall,
         policy: RunPolicy,
         limits: RunLimits,
-        owner: RunOwner,
+        owner: Hub,
         budget: MemoryBudget | None = None,
         *,
         is_claimed: bool = False,
         recorder: RunRecorder | None = None,
         tally: RunTally | None = None,
     ) -> None:
-        """`budget` is what all runs' logs share; None: one of its own. `is_claimed`: somebody has an idempotency key to the run.
+        """`owner` keeps the runs, and is told once when this one has ended. `budget` is what all runs'
+        logs share; None: one of its own. `is_claimed`: somebody has an idempotency key to the run.
 
         `recorder` tells other gateways what happens; None: there are none. `tally` counts it for the operator; None: nobody does.
         """
@@ -115,7 +99,6 @@ class Run(RunSource):
             streaming=call.streaming,
             session_id=call.session_id,
             on_disconnect=str(policy.on_disconnect),
-            details=start_details(run_id, call, policy, heartbeat_s=limits.heartbeat_s),
             log=MemoryLog(limit_bytes=log_bytes, limit_chunks=limits.log_chunks, budget=budget),
             tally=tally,
         )
@@ -124,6 +107,7 @@ class Run(RunSource):
         self.call = call
         self.policy = policy
         self.recorder = recorder
+        self._limits = limits
         # Why we ended it, by a name of tally.CANCEL_CAUSES; None where it ended by itself, or hasn't. And its chunks' bytes, as JSON.
         self.cause: str | None = None
         self.size_bytes = 0
@@ -134,7 +118,7 @@ class Run(RunSource):
         self._remote = 0
         # While nobody reads and somebody may come back.
         self._grace: timers.Timer | None = None
-        self._kept: KeptPlace | None = None
+        self._kept: Place | None = None
         self._was_queued = False
         self._paused = False
         self._ticket: Ticket | None = None
@@ -291,7 +275,7 @@ class Run(RunSource):
             synthetic = {} if end.has_final else {"synthetic_final": "true"}
             self._end(Outcome.OK, None, {**end.metadata, **synthetic})
 
-    # the readers' news: ReadableRun
+    # the readers' news: RunSource
 
     def reader_advanced(self) -> None:
         """Let the worker go on once every reader is near enough."""
@@ -316,7 +300,7 @@ class Run(RunSource):
             self.cancel(Cause.DISCONNECT)
         elif on_disconnect.kind is Leaving.GRACE and self.ended is None:
             log = self.log
-            self._kept = KeptPlace(cursor, log.bytes_before(cursor), log.lag_limit_bytes)
+            self._kept = Place(cursor, log.bytes_before(cursor), log.lag_limit_bytes)
             log.places.append(self._kept)
             self._grace = self._timers.call_later(on_disconnect.grace_s, partial(self.cancel, Cause.GRACE))
 
@@ -387,6 +371,13 @@ class Run(RunSource):
             return metadata
         elapsed_ms = int((self._timers.time() - self._watch.leased_at) * 1000)
         return {"execution_time_ms": str(elapsed_ms), "tool_type": "remote", "worker_id": self.worker_id, **metadata}
+
+    def details(self) -> Mapping[str, Any]:
+        return start_details(self.id, self.call, self.policy, heartbeat_s=self._limits.heartbeat_s)
+
+    @property
+    def trace_id(self) -> str | None:
+        return self.call.correlation.trace_id
 
     def timing(self) -> Timing:
         """Return how long it took so far."""

@@ -23,7 +23,6 @@ from gateway.runs.quotas import Account
 from gateway.runs.subscription import Subscription
 from gateway.telemetry.tally import RunTally
 
-Shared = TypeVar("Shared")
 Item = TypeVar("Item")
 
 
@@ -37,7 +36,6 @@ class RunSource:
 
     # Ten thousand ended runs are kept: an instance's dict would be the largest part of each.
     __slots__ = (
-        "_details",
         "_readers",
         "_released",
         "_shared",
@@ -74,11 +72,10 @@ class RunSource:
         streaming: bool,
         session_id: str | None,
         on_disconnect: str,
-        details: Mapping[str, Any],
         log: MemoryLog,
         tally: RunTally | None = None,
     ) -> None:
-        """`details` are those of the start event. `tally` counts what readers are told for the operator; None: nobody does."""
+        """`tally` counts what readers are told for the operator; None: nobody does."""
         self.id = run_id
         self.caller_id = caller_id
         self.ticket = ticket
@@ -96,7 +93,6 @@ class RunSource:
         self.ended: Ended | None = None
         self.pool: str | None = None
         self.worker_id: str | None = None
-        self._details = details
         # Tuples: one who leaves while all are being told must not make another one be passed over.
         self._readers: tuple[Subscription, ...] = ()
         # Those of them that are skipped or cut when they lag.
@@ -133,10 +129,14 @@ class RunSource:
         """How the run ended, even where its readers have not got so far yet; None while it hasn't."""
         return self.ended
 
+    def details(self) -> Mapping[str, Any]:
+        """Return what its start events say besides the run and its tool; made for each reader, since ended runs are kept."""
+        raise NotImplementedError
+
     @property
     def trace_id(self) -> str | None:
         """The trace that the run is part of; None where it is in none."""
-        found: str | None = self._details.get("trace_id")
+        found: str | None = self.details().get("trace_id")
         return found
 
     def timing(self) -> Timing:
@@ -161,7 +161,7 @@ class RunSource:
         after = self.chunks if options.live else options.after
         cursor = 1 if after is None else self._cursor_after(after)
         resumed_from = None if after is None else cursor
-        reader = Subscription(self, Started(self.id, self.tool, self._details, resumed_from), cursor, wake, options)
+        reader = Subscription(self, Started(self.id, self.tool, self.details(), resumed_from), cursor, wake, options)
         self._readers += (reader,)
         if reader.holds and self.waits_for_readers:
             self.log.places.append(reader)
@@ -176,14 +176,15 @@ class RunSource:
             reader.expire_in(caller.expires_at - time.time())
         return reader
 
-    def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
-        """Return what all readers of this run have in common under a name, made by the first of them: an encoder."""
+    def shared(self, name: str) -> Any:
+        """Return what all readers of this run have in common under a name: an encoder; None where none of them has made it yet."""
+        return None if self._shared is None else self._shared.get(name)
+
+    def share(self, name: str, common: Any) -> None:
+        """Have all readers use what one of them has made, for as long as somebody reads."""
         if self._shared is None:
             self._shared = {}
-        found: Shared | None = self._shared.get(name)
-        if found is None:
-            found = self._shared[name] = make()
-        return found
+        self._shared[name] = common
 
     def when_ended(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have a callback called once the run has ended, if it hasn't yet; return what takes that back, idempotent.
@@ -280,19 +281,16 @@ def _without(items: tuple[Item, ...], gone: Item) -> tuple[Item, ...]:
 
 def start_details(run_id: str, call: ToolCall, policy: RunPolicy, *, heartbeat_s: float) -> dict[str, Any]:
     """Return what the start events of a run say besides the run and its tool."""
-    uri = f"/v1/runs/{run_id}"
-    details: dict[str, Any] = {"on_disconnect": str(policy.on_disconnect)}
+    details: dict[str, Any] = {"on_disconnect": str(policy.on_disconnect), "timeout_ms": int(call.timeout_s * 1000)}
     deadlines = policy.deadlines
-    timeouts_s = {
-        "timeout_ms": call.timeout_s,
-        "queue_timeout_ms": deadlines.queue_s,
-        "first_chunk_timeout_ms": deadlines.first_chunk_s,
-        "idle_timeout_ms": deadlines.idle_s,
-    }
-    for name, seconds in timeouts_s.items():
-        if seconds is not None:
-            details[name] = int(seconds * 1000)
+    if deadlines.queue_s is not None:
+        details["queue_timeout_ms"] = int(deadlines.queue_s * 1000)
+    if deadlines.first_chunk_s is not None:
+        details["first_chunk_timeout_ms"] = int(deadlines.first_chunk_s * 1000)
+    if deadlines.idle_s is not None:
+        details["idle_timeout_ms"] = int(deadlines.idle_s * 1000)
     details["heartbeat_ms"] = int(heartbeat_s * 1000)
+    uri = f"/v1/runs/{run_id}"
     details["links"] = {"events": f"{uri}/events", "cancel": f"{uri}/cancel"}
     if (trace_id := call.correlation.trace_id) is not None:
         details["trace_id"] = trace_id

@@ -8,35 +8,20 @@ cancelled scope, and is all that a disconnect needs: the run's policy decides wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, final
 
 from gateway import timers
 from gateway.errors import GatewayError
 from gateway.events import Chunks, Ended, Event, Gap, Outcome, Started, Status
-from gateway.runlog.memory import MemoryLog
+from gateway.runlog.memory import Place
 from gateway.runs.policy import Overflow, ReaderOptions, Role
-from gateway.runs.quotas import Account
+
+if TYPE_CHECKING:
+    from gateway.runs.source import RunSource
 
 
-class ReadableRun(Protocol):
-    """What a subscription needs of its run."""
-
-    log: MemoryLog
-    ended: Ended | None
-    account: Account | None
-
-    def reader_advanced(self) -> None:
-        """A reader has taken something: the worker may go on."""
-
-    def gap_told(self, gap: Gap) -> None:
-        """A reader has taken a gap."""
-
-    def reader_left(self, subscription: Subscription) -> None:
-        """The reader is gone."""
-
-
-class Subscription:
+@final
+class Subscription(Place):
     """A reader's cursor. `wake` is called from the event loop whenever there is something new to take; it must not block."""
 
     __slots__ = (
@@ -48,18 +33,18 @@ class Subscription:
         "_run",
         "_started",
         "_status",
-        "cursor",
         "cut",
         "expired",
         "format",
-        "lag_bytes",
         "options",
-        "taken_bytes",
         "wake",
     )
 
-    def __init__(self, run: ReadableRun, started: Started, cursor: int, wake: Callable[[], None], options: ReaderOptions) -> None:
+    def __init__(self, run: RunSource, started: Started, cursor: int, wake: Callable[[], None], options: ReaderOptions) -> None:
         log = run.log
+        # The number of the chunk that it takes next; all bytes up to there, so that what the log's total is more than that is how
+        # far behind it is; how far that may be.
+        super().__init__(cursor, log.bytes_before(cursor), min(options.lag_bytes, log.lag_limit_bytes))
         self._run = run
         # Who pays for what is taken; None: it costs nothing.
         self._account = run.account
@@ -73,11 +58,6 @@ class Subscription:
         self.options = options
         # What it is written as, a name of the front door's for the operator: sse, ndjson, json, websocket, grpc.
         self.format = "other"
-        self.lag_bytes = min(options.lag_bytes, log.lag_limit_bytes)
-        # The number of the chunk it takes next.
-        self.cursor = cursor
-        # All bytes up to the cursor: what the log's total is more than that is how far behind this reader is.
-        self.taken_bytes = log.bytes_before(cursor)
         # True once it lagged too far for its overflow policy: its connection is to be closed, without an end.
         self.cut = False
         # True once its caller's credential has expired: its end says so, and the run may go on.
@@ -204,12 +184,3 @@ class Subscription:
 
 def _nothing() -> None:
     """Stand in for the `wake` of a reader that has left."""
-
-
-@dataclass(slots=True, eq=False)
-class KeptPlace:
-    """The place of the last subscriber, kept while nobody reads and somebody may come back."""
-
-    cursor: int
-    taken_bytes: int
-    lag_bytes: int

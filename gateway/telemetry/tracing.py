@@ -61,7 +61,7 @@ class Tracing:
         state = context.trace_state.to_header() or None
         traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
         correlation = Correlation(call.correlation.request_id, traceparent, state)
-        return call._replace(correlation=correlation, trace=RunSpan(span, call) if span.is_recording() else None)
+        return call.but(correlation=correlation, trace=RunSpan(span, call) if span.is_recording() else None)
 
     async def aclose(self) -> None:
         """Export what is left, for at most SHUTDOWN_TIMEOUT_S, and stop; what a collector has not taken by then is lost."""

@@ -12,26 +12,40 @@ delivered but that `on_close` (CANCELLED). Sink methods are called from the even
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol, final
+
+from mypy_extensions import trait
 
 from gateway.call import NOTHING
 from gateway.errors import Code
+from gateway.value import Value
 
 Metadata = Sequence[tuple[str, str]]
 
 
-class CallStatus(NamedTuple):
+@final
+class CallStatus(Value):
     """How a call ended: `grpc-status`, the decoded `grpc-message`, and the other trailers.
 
     `connection_lost` is True where the status was made up here because the connection (or the dial) failed:
     the worker itself answered nothing. `details` is `grpc-status-details-bin`, decoded from base64.
     """
 
-    code: Code
-    message: str = ""
-    details: bytes | None = None
-    trailers: Mapping[str, str] = NOTHING
-    connection_lost: bool = False
+    __slots__ = ("code", "message", "details", "trailers", "connection_lost")  # noqa: RUF023
+
+    def __init__(
+        self,
+        code: Code,
+        message: str = "",
+        details: bytes | None = None,
+        trailers: Mapping[str, str] = NOTHING,
+        connection_lost: bool = False,
+    ) -> None:
+        self.code = code
+        self.message = message
+        self.details = details
+        self.trailers = trailers
+        self.connection_lost = connection_lost
 
 
 class CallFailed(Exception):
@@ -42,14 +56,19 @@ class CallFailed(Exception):
         self.status = status
 
 
-class StreamSink(Protocol):
+@trait
+class StreamSink:
     """Who a call delivers to."""
+
+    __slots__ = ()
 
     def on_messages(self, messages: list[bytes]) -> None:
         """Take all messages that arrived together, in order; at least one. The list is the sink's to keep."""
+        raise NotImplementedError
 
     def on_close(self, status: CallStatus) -> None:
         """The call is over; called exactly once, after the last message."""
+        raise NotImplementedError
 
 
 class StreamCall(Protocol):

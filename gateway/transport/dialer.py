@@ -11,6 +11,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 from gateway.transport.address import Address, UnixAddress
 from gateway.transport.link import Link
@@ -82,11 +83,13 @@ class Dialer:
         loop = asyncio.get_running_loop()
         name = self._server_name if self._tls is not None else None
         link = make_link()
+        # One by its methods; see there.
+        protocol = cast(asyncio.BaseProtocol, link)
         try:
             if port:
-                await loop.create_connection(lambda: link, host, port, ssl=self._tls, server_hostname=name)
+                await loop.create_connection(lambda: protocol, host, port, ssl=self._tls, server_hostname=name)
             else:
-                await loop.create_unix_connection(lambda: link, host, ssl=self._tls, server_hostname=name)
+                await loop.create_unix_connection(lambda: protocol, host, ssl=self._tls, server_hostname=name)
             if self._tls is not None and link.alpn != "h2":
                 raise DialFailed("the worker did not agree to HTTP/2 in the TLS handshake (ALPN)")
             failure = await link.greeted

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
 from hpack import Decoder, HPACKError, OversizedHeaderListError
 
@@ -22,7 +23,6 @@ from gateway.transport.status import format_timeout
 NO_DYNAMIC_TABLE = b"\x20"
 
 _NAME = re.compile(r"[0-9a-z_.-]+")
-_VALUE = re.compile(r"[ -~]*")
 _METHODS_CACHED = 256
 _BLOCKS_CACHED = 64
 _CACHED_BLOCK_BYTES = 1024
@@ -45,7 +45,7 @@ def check_metadata(metadata: Metadata) -> None:
     for name, value in metadata:
         if not _NAME.fullmatch(name):
             raise MetadataInvalid(f"metadata name {name!r} is not valid: 0-9 a-z _ . - only")
-        if not _VALUE.fullmatch(value):
+        if not (value.isascii() and value.isprintable()):
             raise MetadataInvalid(f"the value of metadata {name!r} is not valid: printable ASCII only")
 
 
@@ -141,7 +141,7 @@ def _string(text: str) -> bytes:
 def _length(number: int) -> bytes:
     """Return an integer with a 7-bit prefix (RFC 7541 §5.1)."""
     if number < 0x7F:
-        return bytes((number,))
+        return _SMALL[number]
     encoded = bytearray(b"\x7f")
     number -= 0x7F
     while number >= 0x80:
@@ -149,3 +149,6 @@ def _length(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+_SMALL: Final = [bytes((number,)) for number in range(0x7F)]

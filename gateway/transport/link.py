@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import cast
+from typing import cast, final
 
 from gateway.transport.connection import ClientConnection, ConnectionState
 from gateway.transport.frames import ErrorCode
@@ -24,8 +24,11 @@ CLOSE_TIMEOUT_S = 1.0
 _TCP_OPTIONS = (("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 60_000))
 
 
-class Link(asyncio.Protocol):
-    """A connection and its transport. `on_change` is called when a stream has ended here or the link takes no more."""
+@final
+class Link:
+    """A connection and its transport: one of asyncio's protocols, though not by inheritance, so that it can be compiled.
+
+    `on_change` is called when a stream has ended here or the link takes no more."""
 
     def __init__(self, connection: ClientConnection[LaneCall], on_change: Callable[[Link], None]) -> None:
         self._loop = asyncio.get_running_loop()

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 
 from gateway.errors import Code
-from gateway.transport.base import CallFailed, CallStatus, Channel, Metadata
+from gateway.transport.base import CallFailed, CallStatus, Channel, Metadata, StreamSink
 
 
-class _Answer:
+class _Answer(StreamSink):
     """A sink that keeps the one message and resolves its future when the call is over."""
 
     __slots__ = ("_messages", "result")

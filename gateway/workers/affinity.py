@@ -36,8 +36,13 @@ def choose(workers: Iterable[Worker], tool: str | None, affinity: Affinity, home
             if affinity is Affinity.STRICT_FAIL_FAST:
                 raise GatewayError("worker-busy", f"worker {home.id}, which holds the session, is busy", retry_after_s=1)
             return None
-    able = [worker for worker in workers if worker.free > 0 and worker.offers(tool)]
-    return min(able, key=lambda worker: (worker.in_flight, worker.last_used), default=None)
+    best: Worker | None = None
+    for worker in workers:
+        if worker.free <= 0 or not worker.offers(tool):
+            continue
+        if best is None or worker.in_flight < best.in_flight or (worker.in_flight == best.in_flight and worker.last_used < best.last_used):
+            best = worker
+    return best
 
 
 class Sessions:

@@ -8,25 +8,30 @@ that was never used is released by hand.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol, final
 
 from gateway.call import Affinity, ToolCall
 from gateway.errors import GatewayError
 from gateway.transport.base import Metadata, StreamCall
+from gateway.value import Value
 from gateway.workers.toolstream import ToolSink, ToolStream
 from gateway.workers.worker import Worker
 
 
-class LeaseRequest(NamedTuple):
+@final
+class LeaseRequest(Value):
     """What a request needs of a worker.
 
     `session_id` None: any worker. `affinity` None: the pool's own. `tool` None: a worker with any tools; the
     workers of one pool of addresses need not all offer the same.
     """
 
-    session_id: str | None = None
-    affinity: Affinity | None = None
-    tool: str | None = None
+    __slots__ = ("session_id", "affinity", "tool")  # noqa: RUF023
+
+    def __init__(self, session_id: str | None = None, affinity: Affinity | None = None, tool: str | None = None) -> None:
+        self.session_id = session_id
+        self.affinity = affinity
+        self.tool = tool
 
 
 class LeaseHolder(Protocol):

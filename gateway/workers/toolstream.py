@@ -13,19 +13,21 @@ carries more than data (final, metadata, an odd payload) is gone through chunk b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import final
 
 from google.protobuf.message import DecodeError
+from mypy_extensions import trait
 
 from gateway.call import NOTHING, ToolCall
-from gateway.codec.toolchunk import plain_payloads
+from gateway.codec.toolchunk import end_mark, plain_payloads
 from gateway.codec.toolrequest import encode_request
 from gateway.codec.values import json_payload, result_json
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import ChunkAttributes
 from gateway.rpc.snakepit_bridge_pb2 import ExecuteToolResponse, ToolChunk
 from gateway.rpc.worker_pb2 import ToolChunks
-from gateway.transport.base import CallStatus, Metadata, StreamCall
+from gateway.transport.base import CallStatus, Metadata, StreamCall, StreamSink
+from gateway.value import Value
 from gateway.workers.failure import answer_error, status_error, was_told
 from gateway.workers.worker import Worker
 
@@ -35,34 +37,51 @@ STREAM_TOOL = "/gateway.rpc.WorkerService/StreamTool"
 RUN_ID_HEADER = "x-gateway-run-id"
 
 
-class ToolEnd(NamedTuple):
+@final
+class ToolEnd(Value):
     """How an execution ended.
 
     `metadata` and `final_chunk_id` are the last final chunk's, empty and None without one (`has_final`); of a
     unary call, the answer's. `cancelled`: our own cancel ended it, and `error` is None.
     """
 
-    error: GatewayError | None
-    metadata: Mapping[str, str] = NOTHING
-    has_final: bool = False
-    final_chunk_id: str | None = None
-    cancelled: bool = False
+    __slots__ = ("error", "metadata", "has_final", "final_chunk_id", "cancelled")  # noqa: RUF023
+
+    def __init__(
+        self,
+        error: GatewayError | None,
+        metadata: Mapping[str, str] = NOTHING,
+        has_final: bool = False,
+        final_chunk_id: str | None = None,
+        cancelled: bool = False,
+    ) -> None:
+        self.error = error
+        self.metadata = metadata
+        self.has_final = has_final
+        self.final_chunk_id = final_chunk_id
+        self.cancelled = cancelled
 
 
-class ToolSink(Protocol):
+@trait
+class ToolSink:
     """Who an execution delivers to. Called from the event loop; must not raise and must not block."""
+
+    __slots__ = ()
 
     def on_chunks(self, payloads: list[bytes], size_bytes: int, attributes: dict[int, ChunkAttributes] | None) -> None:
         """Take chunks that arrived together: JSON texts in order, their total length, and what some carry besides.
 
         `attributes` is keyed by the index into `payloads`; None where no chunk carries anything. Both are the sink's to keep.
         """
+        raise NotImplementedError
 
     def on_end(self, end: ToolEnd) -> None:
         """The execution is over; called exactly once, after the last chunk."""
+        raise NotImplementedError
 
 
-class ToolStream:
+@final
+class ToolStream(StreamSink):
     """One call in progress: a StreamSink to the transport, a StreamCall to the run that started it."""
 
     __slots__ = (
@@ -181,7 +200,11 @@ class ToolStream:
     def _take_chunks(self, messages: list[bytes]) -> None:
         payloads = plain_payloads(messages) if self._worker.trusts_json else []
         attributes: dict[int, ChunkAttributes] = {}
-        if len(payloads) < len(messages):
+        odd = len(messages) - len(payloads)
+        if odd == 1 and (final_id := end_mark(messages[-1])) is not None:
+            self._seen += 1
+            self._has_final, self._final_metadata, self._final_chunk_id = True, NOTHING, final_id or None
+        elif odd:
             self._translate(list(map(ToolChunk.FromString, messages[len(payloads) :])), payloads, attributes)
         if payloads:
             self._sink.on_chunks(payloads, sum(map(len, payloads)), attributes or None)

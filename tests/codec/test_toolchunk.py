@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.codec.toolchunk import plain_payloads
+from gateway.codec.toolchunk import end_mark, plain_payloads
 from gateway.rpc.snakepit_bridge_pb2 import ToolChunk
 
 plain = st.builds(ToolChunk, chunk_id=st.text(min_size=1, max_size=30), data=st.binary(min_size=1, max_size=400))
@@ -74,3 +74,22 @@ def test_a_damaged_message_is_read_as_protobuf_reads_it_or_left_to_it(chunks: li
             message = message[:2] + b"x" * message[1] + message[2 + message[1] :]
             parsed = ToolChunk.FromString(message)
         assert (parsed.data, parsed.is_final, dict(parsed.metadata)) == (payload, False, {})
+
+
+@given(st.one_of(st.builds(ToolChunk, chunk_id=st.text(max_size=130), is_final=st.booleans()), anything))
+def test_an_end_mark_is_a_final_chunk_that_carries_nothing(chunk: ToolChunk) -> None:
+    chunk_id = end_mark(chunk.SerializeToString())
+    if chunk_id is not None:
+        assert chunk == ToolChunk(chunk_id=chunk_id, is_final=True)
+    else:
+        # The parser's: it has more to say, or its id is long or none.
+        assert not (
+            chunk == ToolChunk(chunk_id=chunk.chunk_id, is_final=True) and chunk.chunk_id.isascii() and 0 < len(chunk.chunk_id) < 128
+        )
+
+
+@given(st.binary(max_size=64))
+def test_garbage_is_an_end_mark_only_where_the_parser_says_so(garbage: bytes) -> None:
+    chunk_id = end_mark(garbage)
+    if chunk_id is not None:
+        assert ToolChunk.FromString(garbage) == ToolChunk(chunk_id=chunk_id, is_final=True)

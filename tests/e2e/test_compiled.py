@@ -27,3 +27,15 @@ def test_every_module_that_is_to_be_compiled_is(tmp_path: Path) -> None:
     files = [Path(line) for line in found.stdout.splitlines()]
     assert [file.suffix for file in files] == [".so"] * len(modules)
     assert all(file.is_relative_to(COMPILED) for file in files)
+
+
+def test_a_compiled_value_knows_its_parts(tmp_path: Path) -> None:
+    code = """
+from gateway.call import ToolCall
+from gateway.events import Timing
+assert Timing(1, None, 2).parts() == {"queue_ms": 1, "first_chunk_ms": None, "total_ms": 2}
+assert Timing(1, None, 2).but(total_ms=3) == Timing(1, None, 3) != Timing(1, None, 2)
+assert repr(Timing(1, None, 2)) == "Timing(queue_ms=1, first_chunk_ms=None, total_ms=2)"
+assert ToolCall("t", {}, 1.0).but(pool="p").pool == "p"
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(COMPILED)}, check=True)

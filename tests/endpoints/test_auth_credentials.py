@@ -44,7 +44,21 @@ async def test_a_key_lets_its_caller_in_on_every_way(guarded: Running) -> None:
     assert [call.call.caller.id for call in guarded.pool.calls] == ["key:ada", "key:ada"]
 
 
-@pytest.mark.parametrize("path", [STREAM, "/v1/tools", "/v1/tools/count", "/v1/runs", "/v1/pools", "/metrics", "/openapi.json", "/nowhere"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        STREAM,
+        "/v1/tools",
+        "/v1/tools/count",
+        "/v1/runs",
+        "/v1/pools",
+        "/metrics",
+        "/openapi.json",
+        "/openapi-3.2.json",
+        "/asyncapi.json",
+        "/nowhere",
+    ],
+)
 async def test_without_a_credential_there_is_a_challenge_and_nothing_else(guarded: Running, path: str) -> None:
     answer = await get(guarded, path)
     problem(answer, 401, "unauthenticated")
@@ -147,6 +161,14 @@ async def test_openapi_says_how_to_authenticate_and_shows_what_its_caller_may_ru
     assert {"401", "403"} <= set(paths["/v1/runs"]["get"]["responses"])
     assert (paths["/livez"]["get"]["security"], paths["/v1/tickets"]["post"]["tags"]) == ([], ["authentication"])
     assert {"ticket": []} in paths["/v1/tools/{tool}/stream"]["get"]["security"]
+
+
+async def test_no_document_names_tools_that_its_caller_may_not_run(guarded: Running) -> None:
+    contract = (await get(guarded, "/openapi-3.2.json", EVE.bearer)).json()
+    assert ("/v1/tools/add/call" in contract["paths"], "/v1/tools/count/stream" in contract["paths"]) == (True, False)
+    assert "securitySchemes" in contract["components"]
+    assert '"count"' not in (await get(guarded, "/asyncapi.json", EVE.bearer)).text
+    assert '"count"' in (await get(guarded, "/asyncapi.json", ADA.bearer)).text
 
 
 async def test_without_authentication_nothing_of_it_is_there(running: Running) -> None:

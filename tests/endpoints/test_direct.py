@@ -162,3 +162,64 @@ async def test_a_mistake_while_writing_costs_the_response_and_not_the_server(run
         assert await stream.rest() == b""
     await (await raw(running, "GET", COUNT)).until(END)
     await until(lambda: running.gateway.hub.open_runs == 0)
+
+
+async def test_trailer_fields_are_no_header_fields(running: Running, direct: list[str]) -> None:
+    running.pool.script = one_chunk
+    body = b"2\r\n{}\r\n0\r\nPrefer: respond-async\r\nAccept: text/plain\r\n\r\n"
+    stream = await send(running, post(body, b"Transfer-Encoding: chunked"))
+    assert (await stream.until(END)).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert direct == ["count"]
+
+
+@pytest.mark.parametrize(("path", "end"), [(COUNT, END), ("/livez", b'{"status":"ok"}')])
+async def test_a_connection_at_rest_is_closed_after_its_time(serve: Serve, path: str, end: bytes) -> None:
+    async with serve(keep_alive_timeout_s=0.2) as running:
+        running.pool.script = one_chunk
+        stream = await send(running)
+        for _ in range(2):
+            stream.writer.write(b"GET %b HTTP/1.1\r\nHost: test\r\n\r\n" % path.encode())
+            assert (await stream.until(end)).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert await stream.rest() == b""
+
+
+async def test_a_connection_that_is_being_answered_is_not_at_rest(serve: Serve) -> None:
+    async with serve(keep_alive_timeout_s=0.05) as running:
+        stream = await send(running)
+        for _ in range(2):
+            stream.writer.write(post(b"{}"))
+            call = await running.pool.next_call()
+            call.send(1)
+            await stream.until(b"data: 1\n\n")
+            # The connection's time to rest is over by now, if that is what it does.
+            rested = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.1, rested.set)
+            await rested.wait()
+            call.send(2)
+            call.end()
+            assert b"data: 2\n\n" in await stream.until(END)
+
+
+async def test_headers_in_any_number_of_reads_are_the_same_request(running: Running, direct: list[str]) -> None:
+    running.pool.script = one_chunk
+    head = b"GET %b HTTP/1.1\r\nHost: test\r\nAccept: application/x-ndjson\r\n\r\n" % COUNT.encode()
+    stream = await send(running, *(head[at : at + 1] for at in range(len(head))))
+    answer = await stream.until(END)
+    assert b"content-type: application/x-ndjson; charset=utf-8\r\n" in answer
+    assert direct == ["count"]
+
+
+async def test_a_request_kept_alive_by_a_connection_field_is_answered_directly(running: Running, direct: list[str]) -> None:
+    running.pool.script = one_chunk
+    stream = await send(running, post(b"{}", b"Connection: keep-alive"))
+    await stream.until(END)
+    stream.writer.write(post(b"{}"))
+    await stream.until(END)
+    assert direct == ["count", "count"]
+
+
+async def test_http_1_0_that_asks_to_be_kept_alive_goes_the_usual_way(running: Running, direct: list[str]) -> None:
+    running.pool.script = one_chunk
+    stream = await send(running, post(b"{}", b"Connection: keep-alive", version=b"HTTP/1.0"))
+    assert b"event: end" in await stream.until(b'"total_ms"')
+    assert direct == []

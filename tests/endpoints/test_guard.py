@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
 from gateway.codec.websocket import SUBPROTOCOL
-from gateway.guard import PIPELINE_LIMIT
+from gateway.intake import PIPELINE_LIMIT
 from gateway.server import FRAGMENTS_LIMIT, LinkedWebSocket
 from tests.conftest import FakeCall, Running, Serve, until, within
 from tests.endpoints.conftest import RawStream, kept, raw

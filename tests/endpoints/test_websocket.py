@@ -207,17 +207,35 @@ async def test_a_run_that_fails_is_an_error_and_the_socket_goes_on(running: Runn
         await client.hear_until("complete", "b")
 
 
+async def test_subscribe_that_is_sent_again_with_its_key_joins_the_run(running: Running) -> None:
+    """What a client does whose socket was cut ahead of the `start`: it can't know whether the first one arrived."""
+    async with joined(running) as first, joined(running) as second:
+        await first.subscribe("a", args={"count": 3}, idempotency_key="k")
+        call = await running.pool.next_call()
+        await second.subscribe("b", args={"count": 3}, idempotency_key="k")
+        starts = [(await client.hear_until("start"))[-1]["payload"]["run"] for client in (first, second)]
+        assert starts[0] == starts[1]
+        count_to_three(call)
+        for client in (first, second):
+            assert [frame["payload"] for frame in await client.hear_until("complete") if frame["type"] == "next"] == [1, 2, 3]
+        await second.subscribe("c", args={"count": 4}, idempotency_key="k")
+        assert (await second.hear())["payload"]["type"] == "/problems/idempotency-conflict"
+    assert len(running.pool.calls) == 1
+
+
 @pytest.mark.parametrize(
     ("payload", "slug", "detail"),
     [
         ({}, "invalid-option", "subscribe needs a `tool`"),
         ({"tool": 5}, "invalid-option", "subscribe needs a `tool`"),
+        ({"tool": "count", "idempotency_key": 5}, "invalid-option", "idempotency_key is a text"),
+        ({"tool": "count", "idempotency_key": ""}, "invalid-option", "allowed: 1 to 255"),
         ({"tool": "nobody"}, "tool-not-found", "nobody"),
         ({"tool": "add", "args": {"a": 1, "b": 1}}, "tool-not-streaming", "not enabled"),
         ({"tool": "count", "args": []}, "invalid-option", "object"),
         ({"tool": "count", "args": {"count": "x"}}, "invalid-arguments", "/count"),
         ({"tool": "opaque", "args": {"a": [[[[[[[[[[1]]]]]]]]]]}}, "invalid-body", "nested deeper"),
-        ({"tool": "count", "sesion": "x"}, "invalid-option", "did you mean session? known: tool, args, credit, session"),
+        ({"tool": "count", "sesion": "x"}, "invalid-option", "did you mean session? known: tool, args, credit, idempotency_key, session"),
         ({"tool": "count", "timeout_ms": True}, "invalid-option", "timeout_ms"),
         ({"tool": "count", "timeout_ms": 0}, "invalid-option", "_timeout_ms"),
         ({"tool": "count", "session": "a b"}, "invalid-session", "a b"),

@@ -12,8 +12,8 @@ from gateway.caller import ANONYMOUS
 from gateway.events import Chunks, Ended, Event
 from gateway.runlog.base import RunRecorder
 from gateway.runlog.budget import MemoryBudget
-from gateway.runs.policy import Deadlines, OnDisconnect, ReaderOptions, RunPolicy
-from gateway.runs.run import Run, RunLimits
+from gateway.runs.policy import Deadlines, OnDisconnect, ReaderOptions, RunLimits, RunPolicy
+from gateway.runs.run import Run
 from gateway.runs.subscription import Subscription
 from tests.conftest import FakePool
 

@@ -12,8 +12,7 @@ from gateway.events import ChunkAttributes, Chunks, Ended, Event, Gap, Outcome, 
 from gateway.runlog.budget import MemoryBudget
 from gateway.runlog.shared.records import RunRecord
 from gateway.runs.followed import FollowedRun
-from gateway.runs.policy import Cause, Overflow, Role
-from gateway.runs.run import RunLimits
+from gateway.runs.policy import Cause, Overflow, Role, RunLimits
 from tests.runs.conftest import RUN_ID, Reader
 
 DETAILS = {"on_disconnect": "cancel", "heartbeat_ms": 10000}

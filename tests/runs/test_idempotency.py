@@ -10,8 +10,7 @@ from gateway.call import ToolCall
 from gateway.caller import ANONYMOUS
 from gateway.errors import GatewayError
 from gateway.runs.idempotency import Claim, claim
-from gateway.runs.policy import Cause
-from gateway.runs.run import RunLimits
+from gateway.runs.policy import Cause, RunLimits
 from tests.conftest import FakePool
 from tests.runs.test_hub import call, hub_of
 

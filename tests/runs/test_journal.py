@@ -11,8 +11,8 @@ from gateway.call import ToolCall
 from gateway.caller import Caller
 from gateway.correlation import Correlation
 from gateway.runs.journal import LOGGER, RunLines
-from gateway.runs.policy import Cause, RunPolicy
-from gateway.runs.run import Run, RunLimits
+from gateway.runs.policy import Cause, RunLimits, RunPolicy
+from gateway.runs.run import Run
 from tests.conftest import FakePool
 from tests.runs.conftest import RUN_ID, Clock, Owner
 

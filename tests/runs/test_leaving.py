@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.events import Chunks, Gap, Started
-from gateway.runs.policy import Cause, Overflow, Role
-from gateway.runs.run import RunLimits
+from gateway.runs.policy import Cause, Overflow, Role, RunLimits
 from tests.conftest import FakePool
 from tests.runs.conftest import Clock, Reader, StartRun, end_of
 

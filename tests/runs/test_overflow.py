@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from gateway.events import Chunks, Ended, Gap, Started, Status
-from gateway.runs.policy import Overflow
-from gateway.runs.run import RunLimits
+from gateway.runs.policy import Overflow, RunLimits
 from tests.conftest import FakePool
 from tests.runs.conftest import Reader, StartRun
 

@@ -6,8 +6,9 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.runlog.budget import MemoryBudget
+from gateway.runs.policy import RunLimits
 from gateway.runs.pressure import MemoryWatch
-from gateway.runs.run import Run, RunLimits
+from gateway.runs.run import Run
 from tests.conftest import FakeCall, FakePool
 from tests.runs.conftest import Clock, Reader, StartRun, end_of
 

@@ -5,9 +5,9 @@ import pytest
 from gateway.call import ToolCall
 from gateway.caller import ANONYMOUS
 from gateway.events import Chunks, Gap
-from gateway.runs.policy import Cause, RunPolicy
+from gateway.runs.policy import Cause, RunLimits, RunPolicy
 from gateway.runs.registry import RunRegistry
-from gateway.runs.run import Run, RunLimits
+from gateway.runs.run import Run
 from tests.conftest import FakePool
 from tests.runs.conftest import Clock, Reader
 

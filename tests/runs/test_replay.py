@@ -15,8 +15,8 @@ from gateway.caller import ANONYMOUS
 from gateway.codec.sse import SseEncoder
 from gateway.events import Chunks, Ended, Gap, Started
 from gateway.runlog.budget import MemoryBudget
-from gateway.runs.policy import CANCEL, CONTINUE, Leaving, OnDisconnect, Overflow, ReaderOptions, Role, RunPolicy
-from gateway.runs.run import Run, RunLimits
+from gateway.runs.policy import CANCEL, CONTINUE, Leaving, OnDisconnect, Overflow, ReaderOptions, Role, RunLimits, RunPolicy
+from gateway.runs.run import Run
 from gateway.runs.subscription import Subscription
 from tests.conftest import FakePool
 from tests.runs.conftest import RUN_ID, Owner

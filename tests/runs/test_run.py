@@ -7,8 +7,8 @@ import pytest
 from gateway.call import Affinity, ToolCall
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import ChunkAttributes, Chunks, Ended, Gap, Outcome, Started, Status
-from gateway.runs.policy import Cause, RunPolicy
-from gateway.runs.run import Run, RunLimits
+from gateway.runs.policy import Cause, RunLimits, RunPolicy
+from gateway.runs.run import Run
 from tests.conftest import FakePool
 from tests.runs.conftest import RUN_ID, Clock, Owner, Reader, StartRun, end_of
 

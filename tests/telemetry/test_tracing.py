@@ -18,8 +18,8 @@ from gateway.correlation import Correlation, is_traceparent
 from gateway.errors import GatewayError
 from gateway.events import Gap
 from gateway.runs.hub import Hub, HubLimits
-from gateway.runs.policy import Cause, RunPolicy
-from gateway.runs.run import Run, RunLimits
+from gateway.runs.policy import Cause, RunLimits, RunPolicy
+from gateway.runs.run import Run
 from gateway.telemetry import tracing as tracing_module
 from gateway.telemetry.tracing import NEWS_LIMIT, Tracing, otlp
 from gateway.workers.catalog import Catalog
@@ -67,7 +67,7 @@ def names(span: ReadableSpan) -> list[str]:
 
 
 async def test_a_run_is_one_span_under_its_callers_and_the_worker_is_told_of_it(clock: Clock, pool: FakePool, traced: Traced) -> None:
-    call = traced.tracing.begin(CALL._replace(session_id="s", caller=Caller("alice")))
+    call = traced.tracing.begin(CALL.but(session_id="s", caller=Caller("alice")))
     pool.busy = True
     run = started(call, pool)
     reader = Reader(run)
@@ -110,7 +110,7 @@ async def test_a_run_is_one_span_under_its_callers_and_the_worker_is_told_of_it(
 
 
 async def test_without_a_caller_a_trace_begins_here(clock: Clock, pool: FakePool, traced: Traced) -> None:
-    run = started(traced.tracing.begin(CALL._replace(correlation=Correlation("req-1"))), pool)
+    run = started(traced.tracing.begin(CALL.but(correlation=Correlation("req-1"))), pool)
     worker = await pool.next_call()
     worker.end()
     span = await traced.span()
@@ -204,7 +204,7 @@ async def test_a_gap_is_an_event(clock: Clock, pool: FakePool, traced: Traced) -
 
 async def test_what_is_not_sampled_costs_no_trace_and_the_worker_is_told_so() -> None:
     traced = Traced(sample_ratio=0.0)
-    call = traced.tracing.begin(CALL._replace(correlation=Correlation("r")))
+    call = traced.tracing.begin(CALL.but(correlation=Correlation("r")))
     assert call.trace is None
     assert call.correlation.traceparent is not None
     assert int(call.correlation.traceparent[-2:], 16) & 1 == 0
@@ -215,7 +215,7 @@ async def test_what_is_not_sampled_costs_no_trace_and_the_worker_is_told_so() ->
 
 async def test_a_caller_that_does_not_sample_is_followed() -> None:
     traced = Traced(sample_ratio=1.0)
-    assert traced.tracing.begin(CALL._replace(correlation=Correlation("r", PARENT[:-2] + "00"))).trace is None
+    assert traced.tracing.begin(CALL.but(correlation=Correlation("r", PARENT[:-2] + "00"))).trace is None
     assert await traced.spans() == []
 
 
@@ -224,7 +224,7 @@ async def test_the_standard_variables_are_heard(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     traced = Traced()
-    assert traced.tracing.begin(CALL._replace(correlation=Correlation("r"))).trace is None
+    assert traced.tracing.begin(CALL.but(correlation=Correlation("r"))).trace is None
     await traced.spans()
     monkeypatch.delenv("OTEL_TRACES_SAMPLER")
     traced = Traced(service_name="named-here")
@@ -267,7 +267,7 @@ async def test_a_hub_traces_what_it_accepts_and_says_what_its_pool_refuses(trace
         with pytest.raises(GatewayError):
             hub.open(CALL)
     with pytest.raises(GatewayError):
-        hub.open(CALL._replace(tool="nobody"))
+        hub.open(CALL.but(tool="nobody"))
     # As where there are other gateways: it is traced ahead of its opening, and only once.
     ahead = hub.traced(CALL)
     with pytest.raises(GatewayError) as refused:

@@ -11,7 +11,8 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.app import Gateway, worker_tls
+from gateway.app import Gateway
+from gateway.configured import worker_tls
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from gateway.settings import PoolSettings, ServerSettings, Settings, SettingsError, WorkerTlsSettings, load
