@@ -51,6 +51,9 @@ async def abandoned_socket(running: Running) -> None:
 CLIENTS: dict[str, Callable[[Running], Awaitable[None]]] = {
     "stream": request("GET", STREAM, b"0\r\n\r\n"),
     "left stream": request("GET", f"{STREAM}?count=1", b"data: 3"),
+    # An escaped letter is not for the direct way.
+    "stream under ASGI": request("GET", STREAM.replace("o", "%6f"), b"0\r\n\r\n"),
+    "left stream under ASGI": request("GET", STREAM.replace("o", "%6f") + "?count=1", b"data: 3"),
     "lines": request("POST", STREAM, b"0\r\n\r\n", b"{}", Accept="application/x-ndjson"),
     "whole stream": request("GET", STREAM, b"}}", Accept="application/json"),
     "call": request("POST", "/v1/tools/add/call", b"}}", b'{"a":1,"b":2}'),
