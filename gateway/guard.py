@@ -28,7 +28,6 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from gateway.direct import DirectExchange
 from gateway.endpoints.problem import problem_response
 from gateway.errors import GatewayError
 from gateway.intake import BODY, HEAD, NOTHING, Intake, head_too_large
@@ -116,16 +115,18 @@ class GuardedHttp(HttpToolsProtocol):
         intake, self.intake = self.intake, None
         if intake is not None:
             intake.lost()
-        if isinstance(self.cycle, DirectExchange):
-            # With it, the connection would be a cycle of objects, which only the collector undoes.
-            nothing: Any = None
-            self.cycle = nothing
+        # With them, the connection would be a cycle of objects, which only the collector undoes.
+        nothing: Any = None
+        self.cycle = self.scope = nothing
 
     def handle_websocket_upgrade(self) -> None:
         # The connection is the socket's from now on, its place among the peers included.
-        self._patience.stop()
+        self._patience.end()
         self._counted = False
         super().handle_websocket_upgrade()
+        # We hear no more of the connection, its loss included: what refers back to us goes now.
+        nothing: Any = None
+        self.parser = self.intake = self.cycle = self.scope = nothing
 
     # What comes.
 
@@ -136,10 +137,14 @@ class GuardedHttp(HttpToolsProtocol):
         intake.reading(len(data))
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
             # Any other upgrade is only offered (RFC 9110 §7.8): the request is answered as it is.
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
+                if frames := data[upgrade.args[0] :]:
+                    # The base would lose them.
+                    protocol: Any = self.transport.get_protocol()
+                    protocol.data_received(frames)
         except httptools.HttpParserError as exc:
             self._refuse(_reason(exc))
         else:

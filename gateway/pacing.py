@@ -1,8 +1,9 @@
 """A WebSocket whose client can't make everybody else wait: what it sends is parsed in small steps of the event loop.
 
 Base of server.py's protocol. One read of a socket holds up to 256 KiB: 12,000 small frames, over half a second of parsing
-in one step, and a client that floods makes that the rule. Here everybody else goes on after STEP_BYTES. Text that isn't
-UTF-8 is the client's mistake as well, not a traceback in the log. Standard: RFC 6455 (§8.1).
+in one step, and a client that floods makes that the rule. Here everybody else goes on after STEP_BYTES. What a client sends
+ahead of the answer to its handshake waits for that answer, which a pong would otherwise precede. Text that isn't UTF-8 is
+the client's mistake as well, not a traceback in the log. Standard: RFC 6455 (§4.1, §8.1).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class PacedWebSocket(WebSocketsSansIOProtocol):
         self._step: asyncio.Handle | None = None
 
     def data_received(self, data: bytes) -> None:
-        if not self._rest and len(data) <= STEP_BYTES:
+        # The first to come is the request's head, whose size guard.py has bounded.
+        if not self.handshake_initiated or (self.handshake_complete and not self._rest and len(data) <= STEP_BYTES):
             super().data_received(data)
             return
         self._rest += data
@@ -46,8 +48,8 @@ class PacedWebSocket(WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         await super().send(message)
-        if message["type"] == "websocket.close":
-            # What is left may hold the answer to it.
+        if message["type"] in ("websocket.accept", "websocket.close"):
+            # What is left came ahead of the answer, or may hold the answer to the close.
             self._read_on()
 
     def send_receive_event_to_app(self) -> None:
@@ -69,7 +71,7 @@ class PacedWebSocket(WebSocketsSansIOProtocol):
             self._rest.clear()
         elif not self._rest:
             self.transport.resume_reading()
-        elif self._step is None:
+        elif self._step is None and self.handshake_complete:
             self._step = self.loop.call_soon(self._read_step)
 
     def _read_step(self) -> None:

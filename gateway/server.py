@@ -74,7 +74,7 @@ class LinkedHttp(GuardedHttp):
 
     @property
     def request_complete(self) -> bool:
-        return not self.cycle.more_body
+        return self.cycle is None or not self.cycle.more_body
 
     def abort(self) -> None:
         self.transport.abort()
@@ -111,6 +111,14 @@ class LinkedWebSocket(PacedWebSocket):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._peers.leave(self.client)
+        # A generator of the connection's own, which would keep it for the collector; nothing is parsed any more.
+        self.conn.parser.close()
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        # It has us in it.
+        nothing: Any = None
+        self.scope = nothing
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)

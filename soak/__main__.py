@@ -23,16 +23,17 @@ from tests.valkey import Valkey
 ADAPTER = Path(__file__).with_name("adapter.py")
 KILL_EVERY_S = 5.0
 SAMPLE_EVERY_S = 1.0
-# What the first of it makes grow once: caches, the allocator's arenas, what is kept of runs.
-WARM_UP = 0.25
+# What the first of it makes grow once: caches, the allocator's arenas, what is kept of runs. They took four minutes to settle.
+WARM_UP = 0.4
 
 
 def settings(log: str) -> str:
     return f"""
 [runlog]
 url = "{log}"
-# Kept runs are no leak, but would look like one for their first five minutes.
-ttl_s = 5
+# Kept runs are no leak, but would look like one until the first of them are forgotten, or their logs reach the limit.
+ttl_s = 10
+limit_bytes = 33554432
 
 [[pools]]
 name = "main"

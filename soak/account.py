@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 # Ends that a client of ours asked for, or that a killed worker explains.
 EXPLAINED = frozenset({"/problems/worker-lost", "/problems/no-workers-available", "/problems/queue-timeout", "/problems/pool-saturated"})
+# Of a run whose client left before it heard of it: with a shared log it may not have begun by then, and never does.
+UNHEARD = "left unheard"
 
 
 @dataclass
@@ -23,7 +25,7 @@ class Account:
         """Count a run as its client saw it end; `left` for one whose client went away."""
         self.kinds[kind] += 1
         self.ends[status] += 1
-        if status not in ("ok", "left", "cancelled") and problem not in EXPLAINED:
+        if status not in ("ok", "left", UNHEARD, "cancelled") and problem not in EXPLAINED:
             self.faults.append(f"{kind}: ended as {status} {problem}")
 
     def check(self, kind: str, numbers: list[int], values: list[int], total: int | None, after: int = 0) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from soak.account import Account
+from soak.account import UNHEARD, Account
 from tests.e2e.harness import Served, Story, read_ndjson, read_sse
 from tests.e2e.socketclient import joined
 
@@ -133,7 +133,7 @@ async def socket(gateway: Served, client: httpx.AsyncClient, account: Account, c
             await peer.say("subscribe", id=name, payload=payload | ({"credit": 100} if chance.random() < 0.5 else {}))
         if chance.random() < 0.2:
             for _ in names:
-                account.ended("socket", "left")
+                account.ended("socket", UNHEARD)
             return
         if chance.random() < 0.3:
             await peer.say("cancel", id=names[0])

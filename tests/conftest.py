@@ -228,6 +228,13 @@ class FakePool:
         async with asyncio.timeout(TIMEOUT_S):
             return await self._new_calls.get()
 
+    def forget_calls(self) -> None:
+        """Let go of all that it was asked for so far."""
+        self.requests.clear()
+        self.calls.clear()
+        while not self._new_calls.empty():
+            self._new_calls.get_nowait()
+
     async def next_ticket(self) -> FakeTicket:
         async with asyncio.timeout(TIMEOUT_S):
             return await self._new_tickets.get()

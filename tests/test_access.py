@@ -82,7 +82,11 @@ def test_keys_of_the_file_and_of_the_settings_are_in_force_together(tmp_path: Pa
     assert len(Access(AuthSettings(keys_file=path, keys=LINE), ()).keys) == 2
 
 
-@pytest.mark.parametrize(("text", "said"), [("nonsense", "keys: line 1"), (LINE, "'ci' is in auth.keys as well"), (None, "auth.keys_file")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("nonsense", "keys: line 1"), (LINE, "'ci' is in auth.keys as well"), (None, "auth.keys_file")],
+    ids=["nonsense", "doubled", "missing"],
+)
 def test_keys_that_cannot_be_read_are_a_mistake_in_the_settings(tmp_path: Path, text: str | None, said: str) -> None:
     path = tmp_path / "keys"
     if text is not None:

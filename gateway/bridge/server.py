@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from gateway.bridge.malformed import MalformedInterceptor
 from gateway.bridge.service import BridgeService
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
@@ -45,7 +46,7 @@ class BridgeServer:
     ) -> None:
         self._address = address
         self._credentials = credentials
-        self._server = grpc.aio.server(options=_OPTIONS, interceptors=interceptors)
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[*interceptors, MalformedInterceptor()])
         self._health = HealthServicer()
         pb_grpc.add_BridgeServiceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

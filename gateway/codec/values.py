@@ -89,7 +89,7 @@ def unpack_value(packed: Any) -> JsonValue:
     Raises:
         ValueError: it is neither. The message says why, in the JSON parser's words.
     """
-    message = None if _is_json(packed.value) else _packed(packed)
+    message = None if _is_json(packed) else _packed(packed)
     if message is not None:
         return _plain(message)
     return json.loads(packed.value.decode(), parse_constant=_refuse)
@@ -102,7 +102,7 @@ def result_json(packed: Any, binary: bytes = b"") -> bytes:
     """
     if binary or packed.type_url.endswith(".binary"):
         return bytes_json(binary or packed.value)
-    if _is_json(packed.value):
+    if _is_json(packed):
         return packed.value
     message = _packed(packed)
     if message is None:
@@ -111,13 +111,19 @@ def result_json(packed: Any, binary: bytes = b"") -> bytes:
     return bytes_json(value) if isinstance(value, bytes) else json_bytes(value)
 
 
-def _is_json(data: bytes) -> bool:
-    """Whether `data` is JSON rather than a packed wrapper.
+# How a packed number begins, where that is white space to JSON: field 1 of 8 and of 4 bytes, which may all be digits.
+_NUMBER_TAGS = {"DoubleValue": b"\t", "FloatValue": b"\r"}
+
+
+def _is_json(packed: Any) -> bool:
+    """Whether the value is JSON rather than a packed wrapper.
 
     Most packed wrappers begin with a line feed (field 1, with a length), as no serialiser begins JSON: without
     looking at it, a packed string of nine digits would pass as indented JSON.
     """
-    if data[:1] == b"\n":
+    data = packed.value
+    first = data[:1]
+    if first == b"\n" or (first in b"\t\r" and first == _NUMBER_TAGS.get(packed.type_url.rpartition(".")[2])):
         return False
     try:
         orjson.loads(data)

@@ -70,6 +70,8 @@ class Connection:
             self._watcher.cancel()
         elif self._link is not None:
             self._link.on_lost = None
+        # Of who has us, mostly: the two would be a cycle, which only the collector undoes.
+        self._on_gone = _nothing
         if self._cancelled_to_cut and isinstance(error, asyncio.CancelledError) and self._task is not None:
             return self._task.uncancel() == 0
         return False
@@ -109,3 +111,7 @@ class Connection:
             self.gone = True
             self._on_gone()
             self.wake()
+
+
+def _nothing() -> None:
+    """Stand in for the `on_gone` of an answer that is over."""

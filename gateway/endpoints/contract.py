@@ -1,68 +1,26 @@
-"""What the OpenAPI document says of each route: summaries, parameters and answers, in the words of schemas.py.
+"""What the OpenAPI document says of each route: summaries and answers, in the words of schemas.py and parameters.py.
 
 Only description: nothing here runs in a request. openapi.py puts it together and adds a path for each tool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from gateway.endpoints.options import OPTIONS, READER_OPTIONS, RUN_OPTIONS, STARTING_OPTIONS
+from gateway.endpoints.options import READER_OPTIONS, RUN_OPTIONS
+from gateway.endpoints.parameters import (
+    IDEMPOTENCY_PARAMETER,
+    OPTION_PARAMETERS,
+    PREFER_ASYNC_PARAMETER,
+    PREFER_PARAMETER,
+    RESUME_PARAMETER,
+    STARTING_PARAMETERS,
+    option_parameters,
+)
+from gateway.endpoints.runstate import STATES
 
 JSON_TYPE = "application/json"
 PROBLEM_TYPE = "application/problem+json"
-
-_OPTION_TEXTS = {
-    "_session": "Pins the call to the session's worker.",
-    "_pool": "The pool to use.",
-    "_timeout_ms": "The longest time for the whole run, queue included; 300000 by default.",
-    "_queue_timeout_ms": "The longest wait for a worker.",
-    "_first_chunk_timeout_ms": "The longest time from the worker to the first chunk.",
-    "_idle_timeout_ms": "The longest silence between chunks; before the first one, too, where that has no limit of its own.",
-    "_affinity": "`hint`, `strict_queue` or `strict_fail_fast`: what to do when the session's worker is busy.",
-    "_on_disconnect": "What it means when the last subscriber leaves. `cancel`: the tool is cancelled at once; `grace:30s`, `grace:500ms`: "
-    "when nobody came back in that time; `continue`: never. Runs in the background: `continue` by default, all others: `cancel`.",
-    "_overflow": "What happens to a reader that is too slow. `block`: the tool waits for it; `latest`: it is moved to the newest chunk "
-    "and told of the gap; `disconnect`: its connection is closed without an `end`.",
-    "_role": "`subscriber`, or `observer`, which neither slows the tool nor keeps it alive.",
-    "_from": "Where to begin: `start`, `live`, after the chunk of this number, or after an event id.",
-}
-
-
-def _option_parameters(names: Sequence[str]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "in": "query", "required": False, "description": _OPTION_TEXTS[name], "schema": {"type": "string"}} for name in names
-    ]
-
-
-OPTION_PARAMETERS = _option_parameters(OPTIONS)
-STARTING_PARAMETERS = _option_parameters(STARTING_OPTIONS)
-RESUME_PARAMETER = {
-    "name": "Last-Event-ID",
-    "in": "header",
-    "required": False,
-    "description": "The last event that was received: the answer continues after it, and the tool is not started again.",
-    "schema": {"type": "string"},
-}
-
-IDEMPOTENCY_PARAMETER = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "1 to 255 printable ASCII characters. The same key with the same request joins the run that the first one started.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-}
-PREFER_PARAMETER = {
-    "name": "Prefer",
-    "in": "header",
-    "required": False,
-    "description": "RFC 7240. `wait=<seconds>`: wait so long for the end of the run.",
-    "schema": {"type": "string"},
-}
-PREFER_ASYNC_PARAMETER = PREFER_PARAMETER | {
-    "description": "RFC 7240. `respond-async`: start the run in the background, as `POST /v1/tools/{tool}/runs` does."
-}
 
 STREAM_TEXT = (
     "Events: `start` (StartEvent) first, then unnamed events, one for each chunk, whose data is one JSON value, `status` (StatusEvent), "
@@ -160,7 +118,7 @@ RUN_START = _route(
         **problems(400, 404, 406, 413, 415, 422, 429, 503),
     },
     requestBody=arguments_body(),
-    parameters=[*_option_parameters(RUN_OPTIONS), IDEMPOTENCY_PARAMETER, PREFER_PARAMETER],
+    parameters=[*option_parameters(RUN_OPTIONS), IDEMPOTENCY_PARAMETER, PREFER_PARAMETER],
 )
 RUNS = _route(
     "List the runs, newest first",
@@ -168,7 +126,7 @@ RUNS = _route(
     parameters=[
         {"name": "limit", "in": "query", "required": False, "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
         {"name": "cursor", "in": "query", "required": False, "description": "From the page before.", "schema": {"type": "string"}},
-        {"name": "state", "in": "query", "required": False, "description": "Only runs in this state.", "schema": {"type": "string"}},
+        {"name": "state", "in": "query", "required": False, "description": "Only runs in this state.", "schema": {"enum": [*STATES]}},
         {"name": "tool", "in": "query", "required": False, "description": "Only runs of this tool.", "schema": {"type": "string"}},
     ],
 )
@@ -194,7 +152,7 @@ RUN_RESULT = _route(
 RUN_EVENTS = _route(
     "Subscribe to a run",
     {name: text for name, text in {**stream_answers(), **problems(400, 404, 406, 410)}.items() if name != "202"},
-    parameters=[*_option_parameters(READER_OPTIONS), RESUME_PARAMETER],
+    parameters=[*option_parameters(READER_OPTIONS), RESUME_PARAMETER],
 )
 CANCEL_DELETE = _route("Cancel a run", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
 CANCEL_POST = _route("Cancel a run (for navigator.sendBeacon)", {"200": answer("The run", "RunDescription"), **problems(404, 410)})

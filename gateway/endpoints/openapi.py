@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway import __version__
 from gateway.caller import caller_of
-from gateway.endpoints import contract, schemas
+from gateway.endpoints import contract, parameters, schemas
 from gateway.endpoints.authentication import OPEN_FOLDERS, OPEN_PATHS
 from gateway.endpoints.cookie import NAME, SECURE_NAME
 from gateway.workers.catalog import Tool
@@ -97,20 +97,20 @@ def _paths(tool: Tool) -> dict[str, Any]:
     common = {"tags": [f"tool: {tool.name}"], "description": tool.description}
     paths: dict[str, Any] = {}
     if tool.supports_streaming is not False:
-        options = [*contract.OPTION_PARAMETERS, contract.RESUME_PARAMETER]
+        options = [*parameters.OPTION_PARAMETERS, parameters.RESUME_PARAMETER]
         paths[f"/v1/tools/{tool.name}/stream"] = {
             "get": {
                 **common,
                 "summary": f"Stream {tool.name} (EventSource)",
                 "operationId": f"stream_{tool.name}_get",
-                "parameters": [*_query_parameters(tool), *options, contract.PREFER_ASYNC_PARAMETER],
+                "parameters": [*_query_parameters(tool), *options, parameters.PREFER_ASYNC_PARAMETER],
                 "responses": contract.stream_answers(),
             },
             "post": {
                 **common,
                 "summary": f"Stream {tool.name}",
                 "operationId": f"stream_{tool.name}_post",
-                "parameters": [*options, contract.IDEMPOTENCY_PARAMETER, contract.PREFER_ASYNC_PARAMETER],
+                "parameters": [*options, parameters.IDEMPOTENCY_PARAMETER, parameters.PREFER_ASYNC_PARAMETER],
                 "requestBody": body,
                 "responses": contract.stream_answers(),
             },
@@ -121,7 +121,7 @@ def _paths(tool: Tool) -> dict[str, Any]:
                 **common,
                 "summary": f"Call {tool.name}",
                 "operationId": f"call_{tool.name}",
-                "parameters": [*contract.STARTING_PARAMETERS, contract.IDEMPOTENCY_PARAMETER],
+                "parameters": [*parameters.STARTING_PARAMETERS, parameters.IDEMPOTENCY_PARAMETER],
                 "requestBody": body,
                 "responses": contract.CALL["openapi_extra"]["responses"],
             }

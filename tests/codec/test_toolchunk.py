@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import takewhile
 
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,22 @@ def test_a_message_that_is_cut_anywhere_is_left_to_the_parser() -> None:
 
 def test_empty_data_that_was_written_out_is_left_to_the_parser() -> None:
     assert plain_payloads([b"\n\x03t-1\x12\x00"]) == []
+
+
+@given(st.lists(anything, min_size=1, max_size=3), st.data())
+def test_a_damaged_message_is_read_as_protobuf_reads_it_or_left_to_it(chunks: list[ToolChunk], data: st.DataObject) -> None:
+    wire = bytearray(b"".join(chunk.SerializeToString() for chunk in chunks))
+    for _ in range(data.draw(st.integers(0, 2)) if wire else 0):
+        wire[data.draw(st.integers(0, len(wire) - 1))] = data.draw(st.integers(0, 255))
+    message = bytes(wire[: data.draw(st.integers(0, len(wire)))])
+    for payload in plain_payloads([message]):
+        try:
+            parsed = ToolChunk.FromString(message)
+        except DecodeError:
+            # The only thing that is not looked at: whether the id is UTF-8.
+            message = message[:2] + b"x" * message[1] + message[2 + message[1] :]
+            parsed = ToolChunk.FromString(message)
+        assert (parsed.data, parsed.is_final, dict(parsed.metadata)) == (payload, False, {})
 
 
 @given(st.one_of(st.builds(ToolChunk, chunk_id=st.text(max_size=130), is_final=st.booleans()), anything))

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 import math
+from struct import unpack
 from typing import Any as JsonValue
 
 import orjson
 import pytest
+from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
-from google.protobuf.wrappers_pb2 import BoolValue, BytesValue, DoubleValue, Int64Value, StringValue
-from hypothesis import given
+from google.protobuf.wrappers_pb2 import BoolValue, BytesValue, DoubleValue, FloatValue, Int64Value, StringValue
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.codec.values import JSON_TYPE_URL, json_bytes, json_payload, pack_value, result_json, unpack_value
@@ -71,6 +73,36 @@ def test_wrapper_message_is_unpacked(message: Message, value: JsonValue) -> None
 def test_wrapper_result_becomes_json(message: Message, value: JsonValue) -> None:
     expected = {"$bytes": "AP8="} if isinstance(value, bytes) else value
     assert orjson.loads(result_json(packed(message))) == expected
+
+
+# As struct.proto has them: no integers, only doubles.
+STRUCT_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), children, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(STRUCT_VALUES)
+def test_any_packed_value_is_unpacked_as_protobuf_has_it(value: JsonValue) -> None:
+    message = json_format.ParseDict(value, Value())
+    assert unpack_value(packed(message)) == value
+    assert orjson.loads(result_json(packed(message))) == value
+
+
+@given(
+    st.floats(allow_nan=False, allow_infinity=False).map(lambda value: DoubleValue(value=value))
+    | st.floats(allow_nan=False, allow_infinity=False, width=32).map(lambda value: FloatValue(value=value))
+    | st.integers(-(2**63), 2**63 - 1).map(lambda value: Int64Value(value=value))
+    | st.text(st.characters(codec="utf-8")).map(lambda value: StringValue(value=value))
+    | st.binary().map(lambda value: BytesValue(value=value))
+)
+@example(DoubleValue(value=unpack("<d", b"12345678")[0]))  # a tab and digits, were it JSON
+@example(FloatValue(value=unpack("<f", b"1234")[0]))  # a carriage return and digits
+def test_any_packed_scalar_is_unpacked_as_protobuf_has_it(message: Message) -> None:
+    assert unpack_value(packed(message)) == message.value  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("type_url", ["", JSON_TYPE_URL, "type.googleapis.com/google.protobuf.Value", "type.googleapis.com/snakepit.map"])

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+from itertools import pairwise
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import BadFrame, ClientFrame, EventEncoder, FrameEncoder, read_frame
@@ -142,6 +147,28 @@ def test_any_batch_round_trips_in_both_encodings(payloads: list[bytes], name: st
     expected = [orjson.loads(payload) for payload in payloads]
     assert [orjson.loads(frame)["payload"] for frame in FrameEncoder(RUN, name).encode(batch(*payloads))] == expected
     assert [orjson.loads(message)["data"] for message in EventEncoder(RUN).encode(batch(*payloads))] == expected
+
+
+@given(st.lists(st.text(max_size=200) | st.sampled_from([125, 126, 65_535, 65_536]).map("x".__mul__), max_size=6), st.data())
+def test_text_frames_are_read_back_by_websockets_in_any_fragments(texts: list[str], data: st.DataObject) -> None:
+    wire = codec.text_frames([text.encode() for text in texts])
+    client = ClientProtocol(parse_uri("ws://test/"), state=State.OPEN)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=6)))
+    for start, end in pairwise([0, *cuts, len(wire)]):
+        client.receive_data(wire[start:end])
+    frames = [frame for frame in client.events_received() if isinstance(frame, Frame)]
+    assert [(frame.opcode, frame.fin, frame.data.decode()) for frame in frames] == [(Opcode.TEXT, True, text) for text in texts]
+    assert client.data_to_send() == []
+
+
+@given(
+    st.sampled_from(["subscribe", "attach", "complete", "cancel"]),
+    st.text(min_size=1, max_size=128).filter(lambda name: name.isprintable()),
+    st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=3),
+)
+def test_any_good_frame_is_read_as_it_was_written(kind: str, name: str, payload: dict[str, object]) -> None:
+    written = json.dumps({"type": kind, "id": name, "payload": payload})
+    assert read_frame(written) == ClientFrame(kind, name, payload)
 
 
 def test_socket_frames_are_json() -> None:

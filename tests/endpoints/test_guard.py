@@ -127,6 +127,32 @@ async def test_pipelined_requests_up_to_the_bound_are_answered(running: Running)
         assert b" 200 OK" in await stream.until(b"}")
 
 
+# what comes ahead of the answer
+
+
+HANDSHAKE = (
+    b"GET /v1/ws HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: %b\r\n" % SUBPROTOCOL.encode()
+)
+
+
+@pytest.mark.parametrize("filler", [b"", b"Cookie: " + b"x" * 6000 + b"\r\n"], ids=["small head", "head of several steps"])
+async def test_frames_in_the_packet_of_the_handshake_are_heard_once_it_is_answered(running: Running, filler: bytes) -> None:
+    ping, init = b"\x89\x81\0\0\0\0x", b"\x81\x9a\0\0\0\0" + b'{"type":"connection_init"}'
+    stream = await opened(running, HANDSHAKE + filler + b"\r\n" + ping + init * 2)
+    assert (await stream.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    # The pong, the answer to the first init, and the close for the second.
+    assert await stream.until(b"x") == b"\x8a\x01x"
+    await stream.until(b'"connection_ack"')
+    await stream.until((4429).to_bytes(2, "big"))
+
+
+async def test_frames_behind_a_handshake_that_is_refused_are_dropped(running: Running) -> None:
+    stream = await opened(running, HANDSHAKE.replace(b"/v1/ws", b"/v1/nothing") + b"\r\n" + b"\x89\x81\0\0\0\0x" * 2000)
+    assert (await stream.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 4")
+    assert b"\x8a\x01x" not in await stream.rest()
+
+
 # what is too slow
 
 

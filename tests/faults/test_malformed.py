@@ -312,6 +312,19 @@ async def test_a_broken_parameter_is_an_invalid_argument(gateway: Served, kind: 
         assert [chunk async for chunk in stub.ExecuteStreamingTool(request)]
 
 
+async def status_of(channel: grpc.aio.Channel, method: str, data: bytes) -> grpc.StatusCode:
+    """Send these bytes as a request; a function of its own, since a call that is still referred to keeps its connection."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await channel.unary_unary(f"/snakepit.bridge.BridgeService/{method}")(data)
+    return caught.value.code()
+
+
+async def test_bytes_that_are_no_protobuf_are_an_invalid_argument(gateway: Served) -> None:
+    async with contained(gateway), grpc.aio.insecure_channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
+        for method in ("Ping", "InitializeSession", "ExecuteTool", "RegisterTools"):
+            assert await status_of(channel, method, b"\x0a\xff\xff\xff\xff") is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_bytes_that_are_no_http2_harm_nobody(gateway: Served) -> None:
     async with contained(gateway):
         for garbage in (b"GET / HTTP/1.1\r\n\r\n", bytes(1000), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 1000):

@@ -56,7 +56,7 @@ Pair = namedtuple("Pair", "a b")
         (True, True),
         ("text é", "text é"),
         (b"\x00\xff", {"$bytes": "AP8="}),
-        ({"deep": [bytearray(b"A"), memoryview(b"B")]}, {"deep": [{"$bytes": "QQ=="}, {"$bytes": "Qg=="}]}),
+        pytest.param({"deep": [bytearray(b"A"), memoryview(b"B")]}, {"deep": [{"$bytes": "QQ=="}, {"$bytes": "Qg=="}]}, id="deep"),
         ([math.nan, math.inf, -math.inf, 1.5], [None, None, None, 1.5]),
         (2**64, 2**64),
         ({"big": [10**30, -(2**70)]}, {"big": [10**30, -(2**70)]}),
