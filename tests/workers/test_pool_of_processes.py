@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -250,8 +251,14 @@ async def test_stuck_tool_has_its_worker_replaced_and_other_streams_get_their_ti
         await until(lambda: not alive(old), 15)
 
 
-async def test_shutdown_leaves_no_process_and_no_file(connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+async def test_shutdown_leaves_no_process_and_no_file(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    # Not place: a socket's path has about a hundred characters.
+    folder = tempfile.TemporaryDirectory(prefix="gwt-")
+    request.addfinalizer(folder.cleanup)
+    place = Path(folder.name)
+    monkeypatch.setattr("tempfile.tempdir", folder.name)
     async with running(connect, size=2) as pool:
         await until(lambda: all(worker["state"] == "ready" for worker in pool.snapshot()["workers"]), 30)
         assert {worker["address"].partition("/")[0] for worker in pool.snapshot()["workers"]} == {"unix:"}
@@ -260,9 +267,9 @@ async def test_shutdown_leaves_no_process_and_no_file(connect: Connect, monkeypa
         await start(pool, "child", sink)
         pids.add(orjson.loads(sink.payloads[0]))
         assert len(pids) == 3
-        assert modes(tmp_path) == [0o700]
+        assert modes(place) == [0o700]
     await until(lambda: not any(map(alive, pids)), 5)
-    assert modes(tmp_path) == []
+    assert modes(place) == []
     assert sink.end.error is not None
 
 
