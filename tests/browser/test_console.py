@@ -13,16 +13,15 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+from playwright.async_api import BrowserContext, expect
 
-from tests.e2e.harness import DEMO_ADAPTER, JOURNAL_ADAPTER, PATIENCE_S, ROOT, Served, served, until
+from tests.browser.console import Console
+from tests.e2e.harness import DEMO_ADAPTER, JOURNAL_ADAPTER, ROOT, Served, served, until
 from tests.e2e.proxy import proxied
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
 
-PATIENCE_MS = PATIENCE_S * 1000
 AXE = ROOT / ".venv" / "node" / "node_modules" / "axe-core" / "axe.min.js"
-expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -45,57 +44,6 @@ size = 2
 """
     with served(tmp_path_factory.mktemp("console-gateway"), settings=settings) as gateway:
         yield gateway
-
-
-class Console:
-    """The page, and what it may never do: break its policy, throw, or ask another host."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.url = url
-        self.complaints: list[str] = []
-        page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", self._watch)
-
-    def _hear(self, message: ConsoleMessage) -> None:
-        # A refused or cut request is what some tests are about, and the browser's own words for it.
-        if (
-            message.type in ("error", "warning")
-            and "Failed to load resource" not in message.text
-            and "WebSocket connection" not in message.text
-        ):
-            self.complaints.append(message.text)
-
-    def _watch(self, request: Request) -> None:
-        if not request.url.startswith((self.url, self.url.replace("http", "ws"), "data:", "blob:")):
-            self.complaints.append(f"asked {request.url}")
-
-    async def open(self, path: str) -> None:
-        await self.page.goto(f"{self.url}/console#{path}")
-
-    async def start(self, tool: str, transport: str = "SSE", options: dict[str, str] | None = None, **arguments: object) -> None:
-        """Fill the form of a tool and start it."""
-        await self.open(f"/tools/{tool}")
-        for name, value in arguments.items():
-            await self.page.locator(f"#argument-{name}").fill(str(value))
-        await self.page.get_by_label(transport, exact=True).check()
-        if options:
-            await self.page.get_by_text("Options", exact=True).click()
-            for label, value in options.items():
-                await self.page.get_by_label(label).fill(value)
-        await self.page.get_by_role("button", name="Start", exact=True).click()
-
-    def figure(self, name: str) -> Locator:
-        return self.page.get_by_test_id(name)
-
-    async def state_becomes(self, state: str) -> None:
-        await expect(self.figure("state")).to_have_text(state)
-
-    async def numbers(self) -> list[int]:
-        """The chunks' own numbers, as far as rows of the list are in the page."""
-        texts = await self.page.locator(".row code").all_text_contents()
-        return [json.loads(text)["n"] for text in texts]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -410,6 +358,7 @@ async def test_snippets_are_copied_and_do_what_the_form_does(console: Console, g
     python = await asyncio.create_subprocess_exec(sys.executable, "-c", copied["Python"], stdout=asyncio.subprocess.PIPE)
     output, _ = await python.communicate()
     assert output.decode().splitlines() == ["{'stream': \"it's\", 'n': 1}", "{'stream': \"it's\", 'n': 2}"]
+    assert copied["Python"].startswith("from gateway import Client\n")
     assert f'import {{ Gateway }} from "{gateway.url}/client.js"' in copied["fetch"]
     assert 'gateway.stream("numbered", {"tag":"it\'s","count":2}, {"onDisconnect":"grace:30s"})' in copied["fetch"]
 
@@ -441,6 +390,8 @@ async def test_narrow_screen_shows_all_without_scrolling_sideways(console: Conso
         if path is not None:
             await console.open(path)
             await expect(console.page.get_by_role("heading", level=2)).to_be_visible()
+        if path == "/runs":
+            await expect(console.page.get_by_role("row")).not_to_have_count(1)
         assert await console.page.evaluate(sideways) == 0, path
     await console.page.get_by_role("link", name="train_with_progress").click()
     await expect(console.page.get_by_role("link", name="← Tools")).to_be_visible()

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from gateway.endpoints.console import STATIC
-from tests.conftest import Running
+from tests.conftest import Running, Serve
 from tests.endpoints.conftest import problem
+from tests.endpoints.people import auth
 
 TEXT = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".ts": "text/plain", ".svg": "image/svg+xml"}
 
@@ -29,6 +30,13 @@ async def test_every_file_is_served_with_its_type_and_nothing_sniffs_it(running:
         assert response.content == (STATIC / name).read_bytes()
         assert response.headers["content-type"].startswith(TEXT[Path(name).suffix])
         assert response.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_page_and_client_are_had_without_a_key_where_one_is_wanted(serve: Serve) -> None:
+    async with serve(auth=auth()) as running:
+        problem(await running.client.get("/v1/tools"), 401, "unauthenticated")
+        for name in ("console", *served_files()):
+            assert (await running.client.get(f"/{name}")).status_code == 200, name
 
 
 async def test_page_may_run_and_fetch_only_what_this_gateway_serves(running: Running) -> None:

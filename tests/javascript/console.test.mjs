@@ -119,8 +119,16 @@ test("snippets quote what has to be quoted", () => {
     SNIPPETS.curl(asked),
     `curl -N -H 'Content-Type: application/json' -d '{"text":"it'\\''s","on":true,"no":null,"list":[1,{"x":false}]}' 'http://localhost:8000/v1/tools/a%20b/stream?_timeout_ms=5'`,
   )
-  assert.match(SNIPPETS.Python(asked), /json=\{"text": "it's", "on": True, "no": None, "list": \[1, \{"x": False\}\]\}/)
-  for (const [name, key] of [["curl", /-H "Authorization: Bearer \$GATEWAY_KEY" /], ["fetch", /token: GATEWAY_KEY/], ["Python", /os\.environ\['GATEWAY_KEY'\]/]]) {
+  const python = { ...asked, options: { onDisconnect: "grace:30s", timeoutMs: 1500, session: "s" } }
+  assert.equal(
+    SNIPPETS.Python(python),
+    `from gateway import Client
+
+with Client("http://localhost:8000/") as client:
+    for chunk in client.stream("a b", {"text": "it's", "on": True, "no": None, "list": [1, {"x": False}]}, on_disconnect="grace:30s", timeout_s=1.5, session_id="s"):
+        print(chunk)`,
+  )
+  for (const [name, key] of [["curl", /-H "Authorization: Bearer \$GATEWAY_KEY" /], ["fetch", /token: GATEWAY_KEY/], ["Python", /# .* GATEWAY_KEY/]]) {
     assert.match(SNIPPETS[name]({ ...asked, needsKey: true }), key)
     assert.match(SNIPPETS[name]({ ...asked, needsKey: true, streams: false }), key)
     assert.doesNotMatch(SNIPPETS[name](asked), key)
@@ -177,6 +185,19 @@ test("a recording that was disconnected goes on behind its last event", async ()
   await recording.follow()
   assert.deepEqual([recording.state, recording.count], ["ok", 2])
   assert.deepEqual(opened, [[null, null], ["r.1", "r"]])
+})
+
+test("a recording that wants a key goes on with one, behind its last event", async () => {
+  const expired = { type: "end", data: { status: "auth_expired", error: { type: "/problems/auth-expired", status: 401 } } }
+  const refused = { ...runOf([]), async *batches() { throw Object.assign(new Error("who?"), { status: 401 }) } }
+  const { recording, opened } = recordingOf(refused, runOf([[chunk(1)], [expired]], "r.1"), runOf([[{ type: "end", data: { status: "ok" } }]], "r.end"))
+  for (const _ of ["no key", "a brief one"]) {
+    await recording.follow()
+    assert.deepEqual([recording.state, recording.isKeyless, recording.isOver], ["disconnected", true, false])
+  }
+  await recording.follow()
+  assert.deepEqual([recording.state, recording.isKeyless, recording.error], ["ok", false, null])
+  assert.deepEqual(opened, [[null, null], [null, null], ["r.1", "r"]])
 })
 
 test("a recording whose run was refused is over, with the reason", async () => {

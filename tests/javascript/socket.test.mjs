@@ -117,6 +117,28 @@ test("two runs on one socket each get their own frames, and one's error is not t
   socket.close()
 })
 
+test("a credential that has expired ends the reader, who goes on behind its last event", async () => {
+  const socket = open()
+  const run = socket.stream("count")
+  const seen = kinds(run)
+  const line = await FakeWebSocket.next()
+  await line.accept()
+  const { id } = await line.hear()
+  const expired = { type: "/problems/auth-expired", status: 401 }
+  line.say(frames(id).start(), frames(id).next(1), { type: "error", id, payload: expired, end: { status: "auth_expired", chunks: 1 } })
+  assert.deepEqual(await seen, ["start", 1, "end"])
+  assert.deepEqual([run.lastEventId, run.end.error], [`${RUN}.1`, expired])
+  line.lose(4401)
+  const rest = kinds(socket.attach(run.id, { lastEventId: run.lastEventId }))
+  const next = await FakeWebSocket.next()
+  await next.accept()
+  const attach = await next.hear()
+  assert.deepEqual(attach.payload, { last_event_id: `${RUN}.1`, credit: 256 })
+  next.say(frames(attach.id).complete(1))
+  assert.deepEqual(await rest, ["end"])
+  socket.close()
+})
+
 test("a run more than the socket takes is refused here, and the others go on", async () => {
   const socket = open()
   const first = kinds(socket.stream("count"))

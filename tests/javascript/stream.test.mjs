@@ -48,6 +48,23 @@ test("options are said as the gateway calls them, and an unknown one is refused"
   assert.throws(() => gateway.stream("count", {}, { timeout: 5 }), /timeout is no option; known: session, pool/)
 })
 
+test("a reader whose credential has expired knows where to go on, and does so with the next token", async (t) => {
+  const expired = { status: "auth_expired", chunks: 2, error: { type: "/problems/auth-expired", status: 401, title: "expired" } }
+  const server = await scripted(
+    t,
+    stream([start(), chunk(1), chunk(2), `event: end\ndata: ${JSON.stringify(expired)}\n\n`]),
+    stream([start({ resumed: true, from: 3 }), chunk(3), end(3)]),
+  )
+  const tokens = ["old", "new"]
+  const gateway = new Gateway(server.url, { token: () => tokens.shift() })
+  const run = gateway.stream("count", {}, { onDisconnect: "grace:30s" })
+  await assert.rejects(all(run), { slug: "auth-expired", status: 401 })
+  assert.equal(run.lastEventId, `${RUN}.2`)
+  assert.deepEqual(await all(gateway.runs.attach(run.id, { lastEventId: run.lastEventId })), [{ n: 3 }])
+  const said = server.requests.map(({ headers }) => [headers.authorization, headers["last-event-id"]])
+  assert.deepEqual(said, [["Bearer old", undefined], ["Bearer new", `${RUN}.2`]])
+})
+
 test("after a cut the run is read on behind the last chunk, and the tool is not started again", async (t) => {
   const server = await scripted(
     t,

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.endpoints.console import STATIC
 from tests.e2e.harness import DEMO_ADAPTER, JOURNAL_ADAPTER, ROOT, served
+from tests.endpoints.people import ADA
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")
@@ -71,13 +72,28 @@ def test_every_export_has_its_types() -> None:
     assert exported == declared
 
 
+def examples() -> list[str]:
+    return re.findall(r"^```js\n(.*?)^```", (ROOT / "docs" / "javascript-client.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def run_example(example: str, url: str, path: Path) -> str:
+    path.write_text(example.replace("./client.js", (STATIC / "client.js").as_uri()).replace("http://localhost:8000", url))
+    return node(*SOCKET_FLAGS, str(path))
+
+
 @needs_node
 def test_examples_of_the_docs_run(tmp_path: Path) -> None:
-    examples = re.findall(r"^```js\n(.*?)^```", (ROOT / "docs" / "javascript-client.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert len(examples) >= 5
+    assert len(examples()) >= 5
     with served(tmp_path, str(DEMO_ADAPTER)) as gateway:
-        for number, example in enumerate(examples):
-            path = tmp_path / f"{number}.mjs"
-            here = example.replace("./client.js", (STATIC / "client.js").as_uri()).replace("http://localhost:8000", gateway.url)
-            path.write_text(here)
-            assert node(*SOCKET_FLAGS, str(path))
+        for number, example in enumerate(examples()):
+            assert run_example(example, gateway.url, tmp_path / f"{number}.mjs")
+
+
+@needs_node
+def test_example_with_a_key_runs_where_one_is_wanted(tmp_path: Path) -> None:
+    (example,) = (example for example in examples() if "gw_your_key" in example)
+    with served(tmp_path, str(DEMO_ADAPTER), environment={"GATEWAY_AUTH__KEYS": ADA.line, "GATEWAY_KEY": ADA.key}) as gateway:
+        lines = run_example(example.replace("gw_your_key", ADA.key), gateway.url, tmp_path / "right.mjs").splitlines()
+        assert lines[-2:] == ["1", "2"]
+        with pytest.raises(AssertionError, match="invalid-credential"):
+            run_example(example, gateway.url, tmp_path / "wrong.mjs")

@@ -102,7 +102,8 @@ export interface Gap {
 }
 
 export interface End {
-  status: "ok" | "error" | "cancelled" | "deadline" | "expired" | "shutdown"
+  /** `auth_expired` is this reader's alone: with a new credential the run is read on behind `lastEventId`. */
+  status: "ok" | "error" | "cancelled" | "deadline" | "expired" | "shutdown" | "auth_expired"
   chunks: number
   error?: Problem
   metadata?: Record<string, string>

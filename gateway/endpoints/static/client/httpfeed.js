@@ -190,12 +190,18 @@ export class HttpFeed {
       if (this.query._from !== "live") this.lastEventId ??= `${data.run}.${(data.from ?? 1) - 1}`
     } else if (event === "gap") {
       this.lastEventId = `${this.id}.${data.to}`
-    } else if (event === "end") {
+    } else if (event === "end" && isLast(data)) {
       this.lastEventId = `${this.id}.end`
     }
     return { type: /** @type {any} */ (event), data }
   }
 }
+
+/**
+ * Return whether an end is the run's. `auth_expired` is the reader's alone: with a new credential it is read on where it was.
+ * @param {{ status: string }} end
+ */
+export const isLast = ({ status }) => status !== "auth_expired"
 
 /** Return a chunk's number, which its event id ends with. @param {string} id */
 export const numberOf = (id) => Number(id.slice(id.lastIndexOf(".") + 1))

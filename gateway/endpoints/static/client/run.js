@@ -7,6 +7,7 @@
  */
 
 import { GapError, GatewayError } from "./errors.js"
+import { isLast } from "./httpfeed.js"
 
 /** @typedef {import("./httpfeed.js").RunEvent} RunEvent */
 /**
@@ -116,7 +117,7 @@ export class Run {
     else if (event.type === "start") this.start = event.data
     else if (event.type === "end") {
       this.end = event.data
-      this.lastEventId = `${this.id}.end`
+      if (isLast(event.data)) this.lastEventId = `${this.id}.end`
     }
   }
 

@@ -4,7 +4,7 @@
  */
 
 import { GatewayError } from "./errors.js"
-import { numberOf } from "./httpfeed.js"
+import { isLast, numberOf } from "./httpfeed.js"
 
 /** @typedef {import("./httpfeed.js").RunEvent} RunEvent */
 
@@ -119,7 +119,7 @@ export class SocketFeed {
 
   /** @param {any} end */
   #end(end) {
-    this.lastEventId = `${this.id}.end`
+    if (isLast(end)) this.lastEventId = `${this.id}.end`
     this.push({ type: "end", data: end })
   }
 

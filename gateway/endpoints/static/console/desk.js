@@ -6,7 +6,7 @@
  */
 
 import { Recording } from "./recording.js"
-import { gateway, keyless, socket } from "./server.js"
+import { gateway, keyless, socket, whenSignedIn } from "./server.js"
 
 const RECORDINGS_LIMIT = 8
 const STREAMS_LIMIT = 4
@@ -65,9 +65,12 @@ function put(recording) {
   if (recordings.length > RECORDINGS_LIMIT) recordings.shift()?.disconnect()
   const open = recordings.filter((one) => streams.has(one) && one.isLive)
   if (open.length >= STREAMS_LIMIT) open[0].disconnect()
-  recording.follow().then(() => {
-    // A socket is closed for want of a key, where a request would be refused.
-    if (recording.error?.slug === "unauthenticated") keyless()
-  })
+  // A socket is closed for want of a key, and a stream ended, where a request would be refused.
+  recording.watch(() => recording.isKeyless && keyless())
+  recording.follow()
   return recording
 }
+
+whenSignedIn(() => {
+  for (const recording of recordings) if (recording.isKeyless) recording.follow()
+})

@@ -6,8 +6,8 @@ import { PoolsPage } from "./poolspage.js"
 import { ProblemNote } from "./problem.js"
 import { hashOf, useRoute } from "./route.js"
 import { RunPage, RunsPage } from "./runspage.js"
-import { gateway } from "./server.js"
-import { SignIn, SignOut } from "./signin.js"
+import { gateway, whenSignedIn } from "./server.js"
+import { SignIn } from "./signin.js"
 import { ThemeSwitch } from "./theme.js"
 import { ToolList } from "./toollist.js"
 import { ToolPage } from "./toolpage.js"
@@ -19,6 +19,7 @@ const VIEWS = ["tools", "runs", "pools"]
 function App() {
   const route = useRoute()
   const { value: tools, error, refresh } = usePoll(() => gateway.tools(), TOOLS_MS, [])
+  useEffect(() => whenSignedIn(refresh), [])
   const main = useRef(/** @type {any} */ (null))
   const arrived = useRef(false)
   useEffect(() => {
@@ -34,7 +35,7 @@ function App() {
       <nav aria-label="Console">
         ${VIEWS.map((view) => html`<a href=${hashOf(view)} aria-current=${route.view === view ? "page" : undefined}>${view[0].toUpperCase() + view.slice(1)}</a>`)}
       </nav>
-      <${SignOut} />
+      <${SignIn} />
       <${ThemeSwitch} />
     </header>
     <div class=${`layout ${route.view} ${route.tool === null ? "" : "chosen"}`}>
@@ -44,7 +45,6 @@ function App() {
         <${View} route=${route} tools=${tools} />
       </main>
     </div>
-    <${SignIn} onSignedIn=${refresh} />
   `
 }
 

@@ -80,6 +80,11 @@ export class Recording {
     return this.end?.timing?.total_ms ?? (this.endedAtMs ?? Date.now()) - this.startedAtMs
   }
 
+  /** Whether it can't be read for want of a key, or of a new one; it goes on with that where it was. */
+  get isKeyless() {
+    return !this.isLive && !this.isOver && this.error?.status === 401
+  }
+
   /** Chunks a second: lately, and of a run that has ended on the whole. */
   get rate() {
     if (this.isOver) return this.elapsedMs > 0 ? (this.count * 1000) / this.elapsedMs : 0
@@ -118,8 +123,10 @@ export class Recording {
       if (!this.isOver) this.state = "disconnected"
     } catch (error) {
       this.error = error
-      this.state = "failed"
-      this.endedAtMs ??= Date.now()
+      // Who asks says nothing of the run.
+      const isRefused = /** @type {any} */ (error).status === 401
+      this.state = isRefused ? "disconnected" : "failed"
+      if (!isRefused) this.endedAtMs ??= Date.now()
     } finally {
       this.#run = null
       this.#tell()
@@ -158,6 +165,8 @@ export class Recording {
     } else if (event.type === "cut") {
       this.state = "reconnecting"
       this.note = `attempt ${event.attempt} in ${(event.delayMs / 1000).toFixed(1)} s`
+    } else if (event.data.status === "auth_expired") {
+      this.error = event.data.error
     } else {
       this.end = event.data
       this.error = event.data.error ?? null

@@ -4,29 +4,47 @@ import { Gateway } from "../client.js"
 
 const KEY = "snakepit-gateway signed in"
 
-/** @type {Set<() => void>} */
-const listeners = new Set()
+const news = new EventTarget()
 
 /**
  * Call `listener` when a request was refused for want of a key.
  * @param {() => void} listener
  */
-export function whenKeyless(listener) {
-  listeners.add(listener)
-  return () => void listeners.delete(listener)
+export const whenKeyless = (listener) => when("keyless", listener)
+
+/**
+ * Call `listener` when somebody has signed in.
+ * @param {() => void} listener
+ */
+export const whenSignedIn = (listener) => when("signedin", listener)
+
+/** @param {string} name @param {() => void} listener */
+function when(name, listener) {
+  news.addEventListener(name, listener)
+  return () => news.removeEventListener(name, listener)
 }
 
 /** A request was refused for want of a key. */
 export function keyless() {
-  rememberSignIn(false)
-  for (const listener of listeners) listener()
+  localStorage.removeItem(KEY)
+  news.dispatchEvent(new Event("keyless"))
 }
 
 /** Whether somebody has signed in here: the cookie itself is not for scripts to see. */
 export const isSignedIn = () => localStorage.getItem(KEY) !== null
 
-/** @param {boolean} signedIn */
-export const rememberSignIn = (signedIn) => (signedIn ? localStorage.setItem(KEY, "yes") : localStorage.removeItem(KEY))
+/** Trade a key for the cookie. @param {string} key */
+export async function signIn(key) {
+  await gateway.signIn(key)
+  localStorage.setItem(KEY, "yes")
+  news.dispatchEvent(new Event("signedin"))
+}
+
+/** Have the cookie taken away. */
+export async function signOut() {
+  await gateway.signOut()
+  localStorage.removeItem(KEY)
+}
 
 /** @type {typeof globalThis.fetch} */
 async function watchedFetch(...request) {

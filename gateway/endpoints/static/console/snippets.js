@@ -26,29 +26,25 @@ function javascript({ baseUrl, tool, args, options, streams, needsKey }) {
   return lines.join("\n")
 }
 
-/** @param {Asked} asked */
-function python({ baseUrl, tool, args, query, streams, needsKey }) {
-  const url = JSON.stringify(`${baseUrl}v1/tools/${encodeURIComponent(tool)}/${streams ? "stream" : "call"}${query}`)
-  const body = `json=${literal(args)}`
-  const key = needsKey ? '"Authorization": f"Bearer {os.environ[\'GATEWAY_KEY\']}"' : ""
-  const imports = needsKey ? ["import os"] : []
-  if (!streams) {
-    const call = `httpx.post(${url}, ${body}, headers={${key}}, timeout=None)`
-    return [...imports, ...(needsKey ? [""] : []), "import httpx", "", `print(${call}.raise_for_status().json()["result"])`].join("\n")
-  }
-  return [
-    "import json",
-    ...imports,
-    "",
-    "import httpx",
-    "",
-    `headers = {"Accept": "application/x-ndjson"${key && `, ${key}`}}`,
-    `with httpx.stream("POST", ${url}, ${body}, headers=headers, timeout=None) as response:`,
-    "    response.raise_for_status()",
-    "    for line in response.iter_lines():",
-    '        if line and "data" in (event := json.loads(line)):',
-    '            print(event["data"])',
-  ].join("\n")
+/** The client sends the environment's GATEWAY_KEY by itself. @param {Asked} asked */
+function python({ baseUrl, tool, args, options, streams, needsKey }) {
+  const given = [literal(tool), literal(args), ...Object.entries(options).map(([name, value]) => keyword(name, value))].join(", ")
+  const lines = ["from gateway import Client", ""]
+  if (needsKey) lines.push("# The key is the environment's: GATEWAY_KEY.")
+  lines.push(`with Client(${literal(baseUrl)}) as client:`)
+  if (streams) lines.push(`    for chunk in client.stream(${given}):`, "        print(chunk)")
+  else lines.push(`    print(client.call(${given}))`)
+  return lines.join("\n")
+}
+
+/**
+ * Return an option as the Python client has it: in its case, and times in seconds.
+ * @param {string} name @param {any} value
+ */
+function keyword(name, value) {
+  if (name === "session") return `session_id=${literal(value)}`
+  const [word, said] = name.endsWith("Ms") ? [`${name.slice(0, -2)}S`, value / 1000] : [name, value]
+  return `${word.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}=${literal(said)}`
 }
 
 /** Return a text as one word of a POSIX shell. @param {string} text */
