@@ -52,6 +52,7 @@ class LinkedHttp(GuardedHttp):
     """
 
     on_lost: Callable[[], None] | None = None
+    lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -63,6 +64,7 @@ class LinkedHttp(GuardedHttp):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.lost = True
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
