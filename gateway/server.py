@@ -79,6 +79,9 @@ class LinkedHttp(GuardedHttp):
         return self.cycle is None or not self.cycle.more_body
 
     def abort(self) -> None:
+        # As uvicorn will set it in a moment: a response that returns before that is no mistake of the application's.
+        if self.cycle is not None:
+            self.cycle.disconnected = True
         self.transport.abort()
 
     def answer_with(self, response: ASGIApp, scope: Any, *, more_body: bool) -> None:

@@ -1,4 +1,4 @@
-"""A client's connection under ASGI: it may be lost before anybody listens for that."""
+"""A client's connection under ASGI: it may be lost before anybody listens for that, and is cut without a word in the server's log."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from gateway.runs.hub import Hub
 from gateway.runs.idempotency import Claim
 from gateway.runs.policy import RunPolicy
 from gateway.runs.run import Run
-from tests.conftest import Running, until, within
+from tests.conftest import Running, Serve, until, within
 from tests.endpoints.conftest import JSON, NDJSON, SSE, RawStream, raw
 
 COUNT = "/v1/tools/count/stream"
+# The same to FastAPI, and none of the paths that go past ASGI.
+UNDER_ASGI = "/v1/tools/c%6Funt/stream"
 
 
 class SlowLog:
@@ -78,3 +80,23 @@ async def test_a_client_that_left_while_it_was_to_be_admitted_has_left_the_run(r
     admission.answers.set()
     call = await running.pool.next_call()
     await within(call.cancelled.wait())
+
+
+@pytest.mark.parametrize("accept", [SSE, NDJSON, JSON])
+@pytest.mark.parametrize("is_streaming", [True, False])
+async def test_a_reader_that_is_cut_is_no_mistake_to_the_server(
+    serve: Serve, caplog: pytest.LogCaptureFixture, accept: dict[str, str], is_streaming: bool
+) -> None:
+    async with serve(first_byte_hold_s=0 if is_streaming else 60) as running:
+        stream = await raw(running, "GET", UNDER_ASGI, **accept)
+        call = await running.pool.next_call()
+        if is_streaming and accept is not JSON:
+            call.send(1)
+            await stream.until(b"1")
+            await stream.until(b"\n")
+        (reader,) = running.gateway.hub.get(call.run_id, ANONYMOUS).readers
+        reader.cut = True
+        reader.wake()
+        await stream.rest()
+        await until(lambda: not running.http.server_state.tasks)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
