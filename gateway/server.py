@@ -1,10 +1,9 @@
 """uvicorn, made to serve streams: its connections can be aborted, and the drain on a signal is ours.
 
 Called by serve.py. What a client may take of time and room before it has made its request is guard.py's. Streams are
-answered ahead of ASGI, without a task (direct.py). For everything else the protocols
-add one entry to the ASGI scope's extensions, themselves as a ClientLink (endpoints/connection.py): closing a
-connection whose reader has stalled would wait for it for ever, so it can be aborted, and its loss is heard of
-without a task.
+answered ahead of ASGI, without a task (direct.py). For everything else the protocols add one entry to the ASGI scope's
+extensions, themselves as a ClientLink (endpoints/connection.py): closing a connection whose reader has stalled would wait
+for it for ever, so it can be aborted, and its loss is heard of without a task.
 """
 
 from __future__ import annotations
