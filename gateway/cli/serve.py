@@ -90,8 +90,9 @@ def _read(
         overrides["pools"] = [{"name": name, "adapter": adapter, **sizes} for name, adapter in zip(names, adapters, strict=True)]
     loaded = settings.load(config, overrides)
     if sizes and not adapters:
-        pools = loaded.pools or (settings.PoolSettings(adapter="demo"),)
-        overrides["pools"] = [{**pool.model_dump(exclude_unset=True), **sizes} for pool in pools]
+        from gateway.configured import pools_of
+
+        overrides["pools"] = [{**pool.model_dump(exclude_unset=True), **sizes} for pool in pools_of(loaded)]
         loaded = settings.load(config, overrides)
     return loaded
 
