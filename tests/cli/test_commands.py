@@ -21,6 +21,7 @@ from gateway.auth.keys import KeyRing, read_keys
 from gateway.cli import app, liveruns, terminal
 from gateway.configured import demo_adapter
 from gateway.settings import Settings
+from gateway.workers.description import Tool
 from tests.conftest import FakeCall, Running, Serve, within
 from tests.endpoints.people import ADA, auth
 
@@ -160,6 +161,12 @@ async def test_tools_are_a_table_or_json(running: Running) -> None:
     assert re.search(r"count +yes +default +count", table.stdout)
     listed = await cli("tools", "--json", "--url", running.url)
     assert [tool["name"] for tool in json.loads(listed.stdout)["tools"]] == ["add", "count", "opaque", "typed"]
+
+
+@pytest.mark.parametrize("description", ["Take a [list] of :key: [0]", "It ends so: [/b]"])
+async def test_what_tools_say_of_themselves_is_shown_as_it_is(running: Running, description: str) -> None:
+    running.pool.tools["count"] = Tool("count", "default", description, True)
+    assert description in (await cli("tools", "--url", running.url)).stdout
 
 
 async def test_runs_are_a_table_or_json_lines(running: Running) -> None:
