@@ -14,8 +14,9 @@ from gateway.client import Client, ClientError, GatewayProblem, NotReachable, St
 
 FAILED, USAGE, NO_SERVER, INTERRUPTED = 1, 2, 3, 130
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+# What tools, callers and gateways say is shown as it is: brackets and colons in it mean nothing to rich.
+out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 class WrongUsage(Exception):
@@ -62,9 +63,9 @@ def show(title: str, detail: str, lines: list[str] | None = None) -> None:
     if err.is_terminal:
         err.print(Panel(Group(*(Text(part) for part in parts if part)), title=Text(title), title_align="left", border_style="red"))
     else:
-        err.print(f"{title}: " + "\n".join(parts), markup=False)
+        err.print(f"{title}: " + "\n".join(parts))
 
 
 def note(text: str) -> None:
     """Write what is worth knowing, and no output."""
-    err.print(text, style="dim", markup=False)
+    err.print(text, style="dim")
