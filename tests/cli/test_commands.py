@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from gateway import __version__
 from gateway.auth.keys import KeyRing, read_keys
-from gateway.cli import app, liveruns, terminal
+from gateway.cli import app, liveruns
 from gateway.configured import demo_adapter
 from gateway.settings import Settings
 from gateway.workers.description import Tool
@@ -30,9 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 async def cli(*arguments: str, key: str | None = None) -> Result:
     """Run a command beside the event loop of the test; `key`: the environment's."""
-    # Wherever the tests run: the width that COLUMNS said when it was made stays a console's own.
-    terminal.out.width = 200
-    environment = {"COLUMNS": "200", "GATEWAY_KEY": key}
+    environment = {"COLUMNS": "20", "GATEWAY_KEY": key}
     return await within(asyncio.to_thread(CliRunner().invoke, app, list(arguments), env=environment))  # type: ignore[no-any-return]
 
 
