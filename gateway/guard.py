@@ -11,9 +11,9 @@ and answers what it can't read in plain text. Here every connection is waiting f
     nothing       the request is complete                       until the answer is over
 
 One timer a connection looks which it is (patience.py); a request that arrives in one piece touches none. What the parser has
-come to is intake.py's. What is refused here
-is answered by a problem document and closed: the client may still be sending, so it is listened to for a moment, since
-closing at once would take the answer back (RFC 9112 §9.6). Where an answer is under way already, the connection is cut.
+come to is intake.py's. What is refused here is answered by a problem document and closed: the client may still be sending, so
+it is listened to for a moment, since closing at once would take the answer back (RFC 9112 §9.6). Where an answer is under way
+already, the connection is cut.
 """
 
 from __future__ import annotations

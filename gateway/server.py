@@ -1,10 +1,9 @@
 """uvicorn, made to serve streams: its connections can be aborted, and the drain on a signal is ours.
 
 Called by serve.py. What a client may take of time and room before it has made its request is guard.py's. Streams are
-answered ahead of ASGI, without a task (direct.py). For everything else the protocols
-add one entry to the ASGI scope's extensions, themselves as a ClientLink (endpoints/connection.py): closing a
-connection whose reader has stalled would wait for it for ever, so it can be aborted, and its loss is heard of
-without a task.
+answered ahead of ASGI, without a task (direct.py). For everything else the protocols add one entry to the ASGI scope's
+extensions, themselves as a ClientLink (endpoints/connection.py): closing a connection whose reader has stalled would wait
+for it for ever, so it can be aborted, and its loss is heard of without a task.
 """
 
 from __future__ import annotations
@@ -52,6 +51,7 @@ class LinkedHttp(GuardedHttp):
     """
 
     on_lost: Callable[[], None] | None = None
+    lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -63,6 +63,7 @@ class LinkedHttp(GuardedHttp):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.lost = True
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
@@ -77,6 +78,9 @@ class LinkedHttp(GuardedHttp):
         return self.cycle is None or not self.cycle.more_body
 
     def abort(self) -> None:
+        # As uvicorn will set it in a moment: a response that returns before that is no mistake of the application's.
+        if self.cycle is not None:
+            self.cycle.disconnected = True
         self.transport.abort()
 
     def answer_with(self, response: ASGIApp, scope: Any, *, more_body: bool) -> None:

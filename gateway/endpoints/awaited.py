@@ -12,11 +12,16 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import timers
 from gateway.endpoints.connection import Connection
+from gateway.endpoints.problem import problem_response
+from gateway.errors import GatewayError
 from gateway.runs.source import RunSource
 
 
 class AwaitedRun(Response):
-    """`result()` is the response once the run has ended, `pending()` the one after `wait_s` seconds without that."""
+    """`result()` is the response once the run has ended, `pending()` the one after `wait_s` seconds without that.
+
+    An error of either is its problem document.
+    """
 
     def __init__(self, run: RunSource, *, wait_s: float, result: Callable[[], Response], pending: Callable[[], Response]) -> None:
         super().__init__()
@@ -31,7 +36,10 @@ class AwaitedRun(Response):
             async with connection:
                 await self._wait(connection)
         if not connection.gone:
-            response = self._pending() if self._run.known_end is None else self._result()
+            try:
+                response = self._pending() if self._run.known_end is None else self._result()
+            except GatewayError as error:
+                response = problem_response(error, instance=scope["path"])
             await response(scope, receive, send)
 
     async def _wait(self, connection: Connection) -> None:

@@ -23,6 +23,8 @@ class ClientLink(Protocol):
 
     # Called once, synchronously, when the connection is lost; whoever answers sets it and takes it back.
     on_lost: Callable[[], None] | None
+    # Whether that has happened: who begins to answer only then is not called.
+    lost: bool
 
     @property
     def request_complete(self) -> bool:
@@ -41,7 +43,7 @@ def client_link(scope: Scope) -> ClientLink | None:
 class Connection:
     """A client's connection while it is being answered; an async context manager around the answer.
 
-    `on_gone` is called once, synchronously, when the client has left or was cut.
+    `on_gone` is called once, synchronously, when the client has left or was cut; on entering, where it has left already.
     """
 
     def __init__(self, scope: Scope, receive: Receive, *, on_gone: Callable[[], None]) -> None:
@@ -58,7 +60,10 @@ class Connection:
     async def __aenter__(self) -> Self:
         self._task = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
-        if self._link is not None and self._link.request_complete:
+        if self._link is not None and self._link.lost:
+            # While it was being found out what to answer.
+            self._leave()
+        elif self._link is not None and self._link.request_complete:
             self._link.on_lost = self._leave
         else:
             # Ours alone: it only awaits receive(), and ends with this block.

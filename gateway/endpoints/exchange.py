@@ -140,7 +140,8 @@ class AsgiExchange(Exchange):
         connection = self._connection
         try:
             async with connection:
-                response.answer(self)
+                if not connection.gone:
+                    response.answer(self)
                 while not connection.gone:
                     if self._cuts:
                         await self._say_farewell()

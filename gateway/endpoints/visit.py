@@ -74,7 +74,8 @@ class Visit:
     def __call__(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
         if kind == "http.response.body":
-            self._size_bytes += len(message.get("body", b""))
+            if self._access is not None:
+                self._size_bytes += len(message.get("body", b""))
         elif kind in ("http.response.start", "websocket.http.response.start"):
             self._begin(message, message["status"])
             if self._responses is not None and kind == "http.response.start":

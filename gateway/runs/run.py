@@ -84,8 +84,9 @@ class Run(RunSource, ToolSink):
         recorder: RunRecorder | None = None,
         tally: RunTally | None = None,
     ) -> None:
-        """`owner` keeps the runs, and is told once when this one has ended. `budget` is what all runs'
-        logs share; None: one of its own. `is_claimed`: somebody has an idempotency key to the run.
+        """`owner` keeps the runs, and is told once when this one has ended. `budget` is what all runs' logs share; None: one of its own.
+
+        `is_claimed`: somebody has an idempotency key to the run.
 
         `recorder` tells other gateways what happens; None: there are none. `tally` counts it for the operator; None: nobody does.
         """

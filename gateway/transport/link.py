@@ -28,7 +28,8 @@ _TCP_OPTIONS = (("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10),
 class Link:
     """A connection and its transport: one of asyncio's protocols, though not by inheritance, so that it can be compiled.
 
-    `on_change` is called when a stream has ended here or the link takes no more."""
+    `on_change` is called when a stream has ended here or the link takes no more.
+    """
 
     def __init__(self, connection: ClientConnection[LaneCall], on_change: Callable[[Link], None]) -> None:
         self._loop = asyncio.get_running_loop()

@@ -92,6 +92,17 @@ async def test_bytes_over_the_limit_refuse_new_runs_and_new_readers_but_cut_nobo
         stream.cut()
 
 
+@pytest.mark.parametrize("path", [STREAM, "/v1/tools/count/runs"])
+async def test_bytes_over_the_limit_refuse_who_waits_for_a_result_that_was_read_before(serve: Serve, path: str) -> None:
+    async with serve(limits={"bytes_per_minute": 2000, "count_loopback": True}) as running:
+        running.pool.script = _many_bytes
+        waits = {**JSON, "Idempotency-Key": "k", "Prefer": "respond-async, wait=5"}
+        assert (await running.client.post(path, json={}, headers=waits)).status_code == 200
+        answer = await running.client.post(path, json={}, headers=waits)
+        assert problem(answer, 429, "quota-exceeded")["violated-policies"] == ["bytes"]
+        assert len(running.pool.calls) == 1
+
+
 async def test_a_socket_hears_it_as_an_error_and_goes_on(serve: Serve) -> None:
     async with serve(limits=ONE) as running, joined(running) as client:
         await client.subscribe("a")
@@ -153,4 +164,9 @@ async def test_without_limits_nothing_is_counted_or_said(running: Running) -> No
 
 def _one_chunk(call: FakeCall) -> None:
     call.send(1)
+    call.end()
+
+
+def _many_bytes(call: FakeCall) -> None:
+    call.send("x" * 3000)
     call.end()
