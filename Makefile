@@ -56,7 +56,7 @@ proxies: $(STAMP) packages .venv/.bench
 protos: $(STAMP)
 	$(BIN)/python scripts/generate_protos.py
 
-screenshots: $(STAMP)
+screenshots: $(STAMP) packages
 	$(BIN)/python -m scripts.screenshots
 
 clean:

@@ -25,7 +25,7 @@ _log = structlog.get_logger("gateway")
 
 
 def run_server(settings: Settings, load: Callable[[], Settings], *, watch: bool = False) -> int:
-    """Serve until a signal; return the exit code: 0, 1 when an address can't be bound, 2 when the settings can't be used.
+    """Serve until a signal; return the exit code: 0, 1 when an address can't be bound or a part fails, 2 when the settings can't be used.
 
     `load` reads the settings again, for SIGHUP. `watch`: changed code of adapters is taken over at once. The exit code is
     128 and the signal's number where a second signal has cut the drain short.
@@ -74,6 +74,8 @@ def run_server(settings: Settings, load: Callable[[], Settings], *, watch: bool 
         except SystemExit:
             # uvicorn's way to say that the app did not start; it has logged why.
             return 1
+    if http.failed:
+        return 1
     # As a shell says it of a program that a signal has ended: not all was told that there was to tell.
     return 0 if http.forced_by is None else 128 + http.forced_by
 

@@ -185,6 +185,8 @@ class Server(uvicorn.Server):
         self.server_state = self._state = GuardedState(limits)
         # The second signal, where one has come.
         self.forced_by: signal.Signals | None = None
+        # Whether the app has ended before it was told to.
+        self.failed = False
         self._drain = drain
         self._reload = reload
         self._tls = tls
@@ -223,11 +225,17 @@ class Server(uvicorn.Server):
         return LinkedHttp(self.config, self._state, self.lifespan.state)
 
     async def main_loop(self) -> None:
-        """Serve until a signal, then drain while requests are still answered."""
+        """Serve until a signal, then drain while requests are still answered. A failed app has nothing to serve: stop at once."""
         ticker = asyncio.ensure_future(super().main_loop())
         signalled = asyncio.ensure_future(self._signalled.wait())
-        await asyncio.wait((ticker, signalled), return_when=asyncio.FIRST_COMPLETED)
+        failed = asyncio.ensure_future(self.lifespan.shutdown_event.wait())
+        await asyncio.wait((ticker, signalled, failed), return_when=asyncio.FIRST_COMPLETED)
         signalled.cancel()
+        if failed.done():
+            _log.error("a part of the gateway has failed: stopping")
+            self.failed = self.should_exit = True
+            await ticker
+        failed.cancel()
         if not ticker.done():
             drain = asyncio.ensure_future(self._drain())
             await asyncio.wait((ticker, drain), return_when=asyncio.FIRST_COMPLETED)

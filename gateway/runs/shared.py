@@ -245,7 +245,7 @@ class SharedRuns:
 
     def ask_to_cancel(self, run: FollowedRun) -> None:
         """See RunFollower."""
-        self._spawn(self._cancel(run.id))
+        self._spawn(self.log.cancel(run.id), "cancel not sent", run=run.id)
 
     # LocalRuns: what other gateways want of ours
 
@@ -293,7 +293,8 @@ class SharedRuns:
 
     def settle(self, session_id: str, pool: str, worker: str) -> None:
         """Note in the log which worker a session's call was given."""
-        self._spawn(self._settle(session_id, pool, worker))
+        work = self.log.session_settle(session_id, pool, worker, self._session_ttl_s)
+        self._spawn(work, "session's home not noted", session=session_id)
 
     # tasks
 
@@ -306,23 +307,21 @@ class SharedRuns:
             run.refresh(record)
         return run
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any], failure: str, **about: str) -> None:
+        """Ask the log for something whose answer nobody waits for; where that fails, a line says so."""
         if self._tasks is None:
             work.close()
         else:
-            self._tasks.create_task(work)
+            self._tasks.create_task(self._unattended(work, failure, about))
 
-    async def _cancel(self, run_id: str) -> None:
+    async def _unattended(self, work: Coroutine[Any, Any, Any], failure: str, about: Mapping[str, str]) -> None:
         try:
-            await self.log.cancel(run_id)
+            await work
         except GatewayError as error:
-            log.warning("cancel not sent", run=run_id, reason=error.detail)
-
-    async def _settle(self, session_id: str, pool: str, worker: str) -> None:
-        try:
-            await self.log.session_settle(session_id, pool, worker, self._session_ttl_s)
-        except GatewayError as error:
-            log.warning("session's home not noted", session=session_id, reason=error.detail)
+            log.warning(failure, reason=error.detail, **about)
+        except Exception as exc:
+            # An answer that makes no sense; beyond here it would end the gateway.
+            log.error(failure, reason=repr(exc), **about)
 
 
 class SharedRecorder:

@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -79,17 +80,22 @@ concurrency = 16
         yield gateway
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserContext]:
-    """A browser with a profile of its own."""
+@contextlib.asynccontextmanager
+async def launched(profile: Path) -> AsyncIterator[BrowserContext]:
+    """A browser with a profile of its own, for the time of a block. Skips the test where there is none."""
     if shutil.which(CHROMIUM) is None:
         pytest.skip(f"there is no browser at {CHROMIUM}; on Debian: apt-get install chromium")
     async with async_playwright() as playwright:
-        context = await playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"), executable_path=CHROMIUM, args=FLAGS, headless=True
-        )
+        context = await playwright.chromium.launch_persistent_context(profile, executable_path=CHROMIUM, args=FLAGS, headless=True)
         yield context
         await context.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserContext]:
+    """The browser of these tests."""
+    async with launched(tmp_path_factory.mktemp("profile")) as context:
+        yield context
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import BrowserContext, async_playwright
+from playwright.async_api import BrowserContext
 
-from tests.browser.conftest import CHROMIUM, FLAGS
+from tests.browser.conftest import launched
 from tests.docs.blocks import all_blocks
 from tests.e2e.harness import DEMO_ADAPTER, Served, served
 
@@ -34,11 +32,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserContext]:
-    """A browser with a profile of its own."""
-    if shutil.which(CHROMIUM) is None:
-        pytest.skip(f"there is no browser at {CHROMIUM}; on Debian: apt-get install chromium")
-    async with async_playwright() as playwright:
-        profile: Path = tmp_path_factory.mktemp("docs-profile")
-        context = await playwright.chromium.launch_persistent_context(profile, executable_path=CHROMIUM, args=FLAGS, headless=True)
+    """The browser that the blocks' pages are opened in."""
+    async with launched(tmp_path_factory.mktemp("docs-profile")) as context:
         yield context
-        await context.close()

@@ -25,6 +25,7 @@ from tests.docs.blocks import Block, all_blocks, blocks_of, pages
 from tests.e2e.harness import ROOT, Served
 
 NODE = Path(sys.prefix) / "node"
+NO_NODE = "make .venv/.node (needs npm)"
 PATIENCE_S = 30.0
 BODY = "<!doctype html><body><div id=app></div><script{}>{}</script>"
 OVER = "the block is over"
@@ -156,6 +157,8 @@ def test_json(block: Block) -> None:
 @pytest.mark.asyncio(loop_scope="session")
 @of("js", "html", "jsx", "svelte")
 async def test_in_a_page(block: Block, gateway: Served, run: str, browser: BrowserContext, tmp_path: Path) -> None:
+    if "/node_modules/" in block.text and not (NODE / "node_modules").is_dir():
+        pytest.skip(f"what it loads is not there: {NO_NODE}")
     page = await browser.new_page()
     said: list[str] = []
     failures: list[str] = []
@@ -207,7 +210,7 @@ def script(block: Block, text: str, folder: Path) -> str:
         return BODY.format(" type=module", code) if is_module else BODY.format("", f"(async () => {{\n{code}\n}})()")
     esbuild = NODE / "node_modules" / ".bin" / "esbuild"
     if not esbuild.exists():
-        pytest.skip("esbuild is not there: make .venv/.node (needs npm)")
+        pytest.skip(f"esbuild is not there: {NO_NODE}")
     build = folder / "build"
     build.mkdir()
     (build / "node_modules").symlink_to(NODE / "node_modules")

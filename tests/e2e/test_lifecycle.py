@@ -64,6 +64,45 @@ async def test_second_signal_stops_at_once(serve: Callable[..., Served], tag: st
     wait_for(lambda: not gateway.processes(), "its workers to be gone")
 
 
+# A gateway one of whose parts fails once the test says so, and which is then looked at from outside.
+FAILING = """
+import asyncio, pathlib, sys
+from gateway import app, serve
+from gateway.settings import Settings
+
+class Failing(app.Gateway):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.attendants.append(self.fail)
+
+    async def fail(self):
+        while not pathlib.Path("fail").exists():
+            await asyncio.sleep(0.01)
+        raise RuntimeError("a part that fails")
+
+serve.Gateway = Failing
+settings = Settings(server={"port": 0, "grpc_address": ""}, pools=[{"adapter": sys.argv[1], "size": 1}])
+sys.exit(serve.run_server(settings, lambda: settings))
+"""
+
+
+def test_a_gateway_of_which_a_part_fails_says_so_and_ends(tmp_path: Path) -> None:
+    """Who restarts gateways looks at processes and /livez: one without pools must not go on answering."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", FAILING, str(JOURNAL_ADAPTER)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "E2E_DIRECTORY": str(tmp_path)}
+    with log.open("wb") as output, subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output) as process:
+        try:
+            wait_for(lambda: "worker ready" in log.read_text(), "its worker")
+            (tmp_path / "fail").touch()
+            assert process.wait(20) == 1
+        finally:
+            process.kill()
+    said = log.read_text()
+    assert "RuntimeError: a part that fails" in said
+    assert "a part of the gateway has failed: stopping" in said
+
+
 async def test_killed_gateway_leaves_no_worker(serve: Callable[..., Served], tag: str) -> None:
     """Nobody can tell the workers, busy or idle: they have to notice."""
     gateway = serve(str(JOURNAL_ADAPTER), "--pool-size", "3")

@@ -135,6 +135,9 @@ class Commands:
                     await self._session()
                 except LinkLost as exc:
                     self._lost(str(exc))
+                except Exception as exc:
+                    # Who answers so isn't to be relied on, but whatever it says, it must not end the gateway.
+                    self._lost(f"{self._address}: an answer makes no sense: {exc!r}")
                 await backoff.wait()
         finally:
             self._lost(f"{self._address}: closed")

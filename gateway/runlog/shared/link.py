@@ -65,7 +65,7 @@ class Link:
         except (AuthenticationError, AuthenticationWrongNumberOfArgsError) as exc:
             await connection.disconnect(nowait=True)
             raise LinkLost(f"{address} refuses the user or the password: {exc}") from exc
-        except (RedisError, OSError, TimeoutError) as exc:
+        except (RedisError, OSError, TimeoutError, UnicodeDecodeError) as exc:
             await connection.disconnect(nowait=True)
             raise LinkLost(f"{address} can't be reached: {_text(exc)}") from exc
         except BaseException:
@@ -91,7 +91,8 @@ class Link:
                         replies.append(await connection.read_response(disable_decoding=True, timeout=math.inf))
                     except ResponseError as exc:
                         replies.append(Refusal(exc))
-        except (RedisError, OSError, TimeoutError) as exc:
+        except (RedisError, OSError, TimeoutError, UnicodeDecodeError) as exc:
+            # The last: an error's text is decoded by the library.
             raise LinkLost(f"the connection was lost: {_text(exc)}") from exc
 
     def _pack(self, command: Command) -> list[bytes]:

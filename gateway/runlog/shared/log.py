@@ -12,6 +12,8 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 
+import structlog
+
 from gateway.errors import GatewayError
 from gateway.runlog.shared.address import Address
 from gateway.runlog.shared.commands import Commands
@@ -28,6 +30,8 @@ from gateway.runlog.shared.records import Claim, RunPage, RunRecord
 from gateway.runlog.shared.scripts import SCRIPTS
 from gateway.runlog.shared.sessions import Home, SharedSession, SharedSessions
 from gateway.runlog.shared.writer import Writer
+
+_log = structlog.get_logger("gateway.runlog")
 
 
 class SharedLog:
@@ -245,6 +249,9 @@ class SharedLog:
             except GatewayError:
                 # The log was lost meanwhile; `commands` says so and connects again.
                 continue
+            except Exception as exc:
+                # An answer that makes no sense: the next one may. The tasks here are the gateway's, and end it with them.
+                _log.error("shared log: an answer makes no sense", asked_by=work.__name__, reason=repr(exc))
 
     def _on_over(self, run_id: str, fenced: bool) -> None:
         self._inbox.remote_readers.forget_run(run_id)

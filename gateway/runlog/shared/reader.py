@@ -13,6 +13,7 @@ or one batch each. Sinks are synchronous; nothing queues here.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ log = structlog.get_logger("gateway.runlog")
 # lost everything, owners need a moment to make them again.
 CHECKED_AT_ONCE = 500
 MISSES = 2
+# What a cursor may be set to: one that the server doesn't understand would be refused with every read, for good.
+ENTRY_ID = re.compile(rb"[0-9]+-[0-9]+")
 
 
 class Reader:
@@ -124,13 +127,21 @@ class Reader:
                 # A server that stands still answers nothing, not even that there is nothing.
                 reply = await link.ask(*head, *asked, *cursors, timeout_s=options.block_s + options.operation_timeout_s)
                 for key, entries in reply or ():
+                    if key not in asked and key != self._inbox:
+                        raise LinkLost(f"an answer is for the stream {key!r}, which was not asked for")
                     self._deliver(asked.get(key), entries)
         finally:
             await link.close()
 
     def _deliver(self, following: Following | None, entries: Sequence[Any]) -> None:
-        """Hand on what one stream brought; None: the inbox."""
+        """Hand on what one stream brought; None: the inbox.
+
+        Raises:
+            LinkLost: what should be an entry's id is none.
+        """
         for entry_id, fields in entries:
+            if not ENTRY_ID.fullmatch(entry_id):
+                raise LinkLost(f"an entry has the id {entry_id!r}")
             try:
                 if following is None:
                     self.inbox_cursor = entry_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from gateway.events import Ended, Outcome, Status
 from gateway.runlog.shared.log import SharedLog
 from gateway.runlog.shared.records import Claim, RunRecord
 from tests.conftest import until, within
+from tests.e2e.proxy import Way, proxied
 from tests.runlog.shared.conftest import Gateways, Local, Seen, Valkey, batch, ok
 
 
@@ -478,3 +480,50 @@ async def test_a_server_without_memory_is_unavailable_and_comes_back(valkey: Val
     await within(owner.log.connected())
     await owner.log.follow("r_a", seen)
     assert (await seen.over(), seen.payloads) == (ok(1), {1: b"1"})
+
+
+# answers that make no sense: a network, or a server, that changes what it passes on
+
+
+class Nonsense(Way):
+    """While `on`, every value of an answer begins with a byte that no UTF-8 has; lengths are right. `count`: how many so far."""
+
+    on = False
+    count = 0
+
+    def pieces(self, data: bytes, offset: int) -> list[bytes]:
+        if self.on:
+            data, count = re.subn(rb"(\$[1-9][0-9]*\r\n)[^\r\n]", b"\\1\xff", data)
+            self.count += count
+        return [data]
+
+
+async def test_answers_that_make_no_sense_end_nothing_and_it_comes_back_by_itself(valkey: Valkey, gateways: Gateways) -> None:
+    async with proxied(valkey.port) as proxy:
+        way = proxy.down = Nonsense()
+        gateway = gateways.unconnected(f"valkey://127.0.0.1:{proxy.port}")
+        await within(gateway.log.connected())
+        owner = await gateways(valkey)
+        run, seen = await owner.run("r_a"), await gateway.follow("r_a")
+        run.appended(batch(1, b"1"))
+        await seen.has(1)
+        way.on = True
+        # The lease, the sweep, what it follows and its inbox, on the connections that it has.
+        run.appended(batch(2, b"2"))
+        assert not await owner.log.cancel("r_unknown")
+        await until(lambda: way.count > 20)
+        # And the greeting, on new ones.
+        proxy.cut()
+        await until(lambda: not gateway.log.available)
+        known = way.count
+        await until(lambda: way.count > known + 20)
+        way.on = False
+        await within(gateway.log.connected())
+        run.appended(batch(3, b"3"))
+        run.ended(ok(3))
+        assert await seen.over() == ok(3)
+        # Where an entry was changed beyond reading, its chunks are a gap; what came later is whole.
+        assert (seen.payloads[1], seen.payloads[3], 2 in seen.payloads or seen.gaps == [(2, 2)]) == (b"1", b"3", True)
+        await gateway.run("r_b")
+        assert await owner.log.cancel("r_b")
+        await until(lambda: gateway.local.cancelled == ["r_b"])
