@@ -152,9 +152,17 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
     async def StreamTelemetry(
         self, request_iterator: AsyncIterator[pb.TelemetryControl], context: Context
     ) -> AsyncIterator[pb.TelemetryEvent]:
-        """Take controls and emit nothing: the gateway's own metrics are not Snakepit telemetry events."""
-        async for _ in request_iterator:
-            pass
+        """Take controls and emit nothing: the gateway's own metrics are not Snakepit telemetry events.
+
+        It ends when its caller's credential expires.
+        """
+        expires_at = current_caller().expires_at
+        try:
+            async with asyncio.timeout(None if expires_at is None else expires_at - time.time()):
+                async for _ in request_iterator:
+                    pass
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "The credential has expired; call again with a new one")
         # Never reached by a client that stays: an async generator has to have a yield.
         return
         yield

@@ -22,7 +22,7 @@ from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from gateway.runs.hub import Hub, HubLimits
 from gateway.sessions import Sessions
 from gateway.workers.catalog import Catalog
-from tests.conftest import FakeCall, FakePool
+from tests.conftest import FakeCall, FakePool, within
 from tests.endpoints.people import ADA, BOB, EVE, PEOPLE, Person
 
 
@@ -167,3 +167,10 @@ async def test_a_stream_ends_unauthenticated_when_its_credential_expires() -> No
         await bridge.open_session(ADA)
         request = pb.ExecuteToolRequest(session_id="s", tool_name="count")
         assert await status(bridge.stub.ExecuteStreamingTool(request, metadata=by(ADA))) is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_telemetry_ends_unauthenticated_when_its_credential_expires() -> None:
+    async for bridge in serve(Brief(KeyRing())):
+        call = bridge.stub.StreamTelemetry(metadata=by(ADA))
+        await call.write(pb.TelemetryControl())
+        assert await within(status(call)) is grpc.StatusCode.UNAUTHENTICATED
