@@ -17,7 +17,7 @@ from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from gateway import timers
-from gateway.caller import NOBODY, Caller, caller_of
+from gateway.caller import NOBODY, SCOPE_KEY, Caller, caller_of
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import CREDIT_LIMIT, BadFrame, ClientFrame, FrameEncoder
 from gateway.endpoints import arguments
@@ -114,7 +114,8 @@ class Socket(Duplex):
                 raise BadFrame(error.detail, CODES[error.code].ws_close) from error
             if self._caller is not NOBODY and self._caller.id != caller.id:
                 raise BadFrame("the token is another credential than that of the handshake", 4401)
-            self._caller = caller
+            # The access log's line on this socket says it, too.
+            self._caller = self._websocket.scope[SCOPE_KEY] = caller
         if self._caller.expires_at is not None:
             self._expiry = timers.running().call_later(self._caller.expires_at - time.time(), self._expire)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
 from gateway.codec.websocket import SUBPROTOCOL
@@ -221,6 +222,18 @@ async def test_a_token_in_the_first_frame_goes_before_the_cookie(guarded: Runnin
         assert (await client.hear())["type"] == "connection_ack"
         await client.subscribe("a")
         assert (await guarded.pool.next_call()).call.caller.id == "key:bob"
+
+
+async def test_the_access_log_names_who_a_socket_turned_out_to_be(serve: Serve) -> None:
+    async with serve(auth=auth(), log={"access": True}) as running:
+        headers = await cookie(running, ADA)
+        with capture_logs() as logs:
+            async with joined(running, additional_headers=headers):
+                pass
+            async with joined(running, init=False) as client:
+                await client.say("connection_init", payload={"token": BOB.key})
+                await client.hear()
+            await until(lambda: [line["caller"] for line in logs if line["event"] == "request"] == ["key:ada", "key:bob"])
 
 
 async def test_a_cookie_that_is_no_good_closes_4401_where_nothing_else_is_said(guarded: Running) -> None:
