@@ -80,9 +80,14 @@ def demo_adapter() -> Path:
     return next(path for path in candidates if path.is_file())
 
 
+def pools_of(settings: Settings) -> tuple[PoolSettings, ...]:
+    """Return the pools of the settings; without any, the demo tools' pool."""
+    return settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)
+
+
 def configured_pools(settings: Settings) -> list[PoolOptions]:
-    """Return what the pools of the settings are told; without any, the demo tools' pool."""
-    return [pool_options(pool) for pool in settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)]
+    """Return what the pools are told."""
+    return [pool_options(pool) for pool in pools_of(settings)]
 
 
 def pool_options(pool: PoolSettings) -> PoolOptions:

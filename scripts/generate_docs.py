@@ -1,6 +1,6 @@
 """Write the pages of docs/reference that are made of the code: settings.md and problems.md (`make docs`).
 
-A test fails when they aren't current. The settings' words are the comments in settings.py, so that they stand once.
+A test fails when they aren't current. The settings' words are the comments in gateway/settings, so that they stand once.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def problems_page() -> str:
 
 def settings_page() -> str:
     """Return every table of the settings as a block of TOML with the comments of its class."""
-    parts = [MADE.format(source="gateway/settings.py"), SETTINGS_HEAD]
+    parts = [MADE.format(source="gateway/settings"), SETTINGS_HEAD]
     top = []
     for name, field in settings.Settings.model_fields.items():
         model = _model(field)
@@ -200,7 +200,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 def _comments(model: type[BaseModel]) -> dict[str, list[str]]:
     """Return the comment lines ahead of each field of a class, its bases' fields first."""
     comments: dict[str, list[str]] = {}
-    for base in reversed([base for base in model.__mro__ if issubclass(base, BaseModel) and base.__module__ == settings.__name__]):
+    for base in reversed([base for base in model.__mro__ if issubclass(base, BaseModel) and base.__module__.startswith(settings.__name__)]):
         lines = inspect.getsource(base).splitlines()
         for node in ast.parse("\n".join(lines)).body[0].body:  # type: ignore[attr-defined]
             if isinstance(node, ast.AnnAssign):

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from gateway.cli import arguments as words
 from gateway.cli.options import DEFAULT_URL, Arguments, Key, Pool, Session, Timeout, Tool, Url
-from gateway.cli.terminal import INTERRUPTED, connected, out
+from gateway.cli.terminal import INTERRUPTED, connected, show_table
 from gateway.client import Client
 
 
@@ -30,7 +30,7 @@ def tools(
     for entry in found:
         parameters = ", ".join((entry["parameters"] or {}).get("properties", {}))
         table.add_row(entry["name"], streams[entry["supports_streaming"]], entry["pool"], parameters, entry["description"])
-    out.print(table)
+    show_table(table)
 
 
 def call(

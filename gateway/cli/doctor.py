@@ -7,6 +7,7 @@ import contextlib
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from gateway.cli.options import DEFAULT_URL, Key
 from gateway.cli.terminal import FAILED, INTERRUPTED, NO_SERVER, USAGE, err, out, show
@@ -23,7 +24,7 @@ def doctor(
 
     in_words = out.is_terminal and not as_json
     try:
-        with err.status(f"measuring the path to {url}, about {idle + 3:.0f} s") if in_words else contextlib.nullcontext():
+        with err.status(Text(f"measuring the path to {url}, about {idle + 3:.0f} s")) if in_words else contextlib.nullcontext():
             findings = asyncio.run(path.examine(url, key=key, idle_s=idle))
     except ValueError as exc:
         show("usage", str(exc))

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gateway.cli.terminal import show_table
+
 INTERVAL_S = 1.0
 
 
@@ -22,7 +24,7 @@ def show(ask: Callable[[], Any], console: Console, *, as_json: bool) -> None:
             console.out(json.dumps(run, ensure_ascii=False), highlight=False)
         return
     if not console.is_terminal:
-        console.print(table(document))
+        show_table(table(document), console)
         return
     with Live(table(document), console=console, auto_refresh=False) as screen:
         while True:

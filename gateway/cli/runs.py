@@ -11,7 +11,7 @@ from rich.table import Table
 from gateway.cli import liveruns
 from gateway.cli.catalogue import print_json
 from gateway.cli.options import DEFAULT_URL, Key, Url
-from gateway.cli.terminal import INTERRUPTED, connected, out
+from gateway.cli.terminal import INTERRUPTED, connected, out, show_table
 
 # The longest page that the gateway makes.
 PAGE_LIMIT = 100
@@ -43,7 +43,7 @@ def runs(
     table = Table("run", "tool", "state", "chunks", "worker", "created", box=None)
     for entry in listed:
         table.add_row(entry["run"], entry["tool"], entry["state"], str(entry["chunks"]), entry["worker"] or "", entry["created_at"])
-    out.print(table)
+    show_table(table)
 
 
 def cancel(run: str, url: Url = DEFAULT_URL, key: Key = None) -> None:

@@ -47,7 +47,7 @@ def openapi(adapters: Annotated[list[str] | None, typer.Argument(metavar="[ADAPT
     try:
         document = openapi_document(_or_exit(partial(_read, config, adapters or [])))
     except AdapterNotLoaded as exc:
-        err.print(str(exc), style="red", markup=False)
+        err.print(str(exc), style="red")
         raise typer.Exit(USAGE) from exc
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
@@ -56,7 +56,7 @@ def _or_exit(read: Callable[[], settings.Settings]) -> settings.Settings:
     try:
         return read()
     except settings.SettingsError as exc:
-        err.print(str(exc), style="red", markup=False)
+        err.print(str(exc), style="red")
         raise typer.Exit(USAGE) from exc
 
 
@@ -90,8 +90,9 @@ def _read(
         overrides["pools"] = [{"name": name, "adapter": adapter, **sizes} for name, adapter in zip(names, adapters, strict=True)]
     loaded = settings.load(config, overrides)
     if sizes and not adapters:
-        pools = loaded.pools or (settings.PoolSettings(adapter="demo"),)
-        overrides["pools"] = [{**pool.model_dump(exclude_unset=True), **sizes} for pool in pools]
+        from gateway.configured import pools_of
+
+        overrides["pools"] = [{**pool.model_dump(exclude_unset=True), **sizes} for pool in pools_of(loaded)]
         loaded = settings.load(config, overrides)
     return loaded
 

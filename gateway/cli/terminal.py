@@ -8,14 +8,20 @@ from collections.abc import Iterator
 import typer
 from rich.console import Console, Group
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
 from gateway.client import Client, ClientError, GatewayProblem, NotReachable, StreamLost
 
 FAILED, USAGE, NO_SERVER, INTERRUPTED = 1, 2, 3, 130
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+# What tools, callers and gateways say is shown as it is: brackets and colons in it mean nothing to rich.
+out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+# Wider than any table of ours.
+PIPE_WIDTH = 1000
 
 
 class WrongUsage(Exception):
@@ -62,9 +68,16 @@ def show(title: str, detail: str, lines: list[str] | None = None) -> None:
     if err.is_terminal:
         err.print(Panel(Group(*(Text(part) for part in parts if part)), title=Text(title), title_align="left", border_style="red"))
     else:
-        err.print(f"{title}: " + "\n".join(parts), markup=False)
+        err.print(f"{title}: " + "\n".join(parts))
+
+
+def show_table(table: Table, console: Console = out) -> None:
+    """Write a table; one that isn't for a terminal has a line for each row, and nothing in it is cut."""
+    if not console.is_terminal:
+        console = Console(file=console.file, width=PIPE_WIDTH, highlight=False, markup=False, emoji=False)
+    console.print(table)
 
 
 def note(text: str) -> None:
     """Write what is worth knowing, and no output."""
-    err.print(text, style="dim", markup=False)
+    err.print(text, style="dim")

@@ -180,10 +180,6 @@ class AsyncStream(StreamState):
     def __init__(self, reading: Reading, http: httpx.AsyncClient) -> None:
         super().__init__(reading)
         self._line = AsyncLine(http)
-        self._conversation = reading.conversation()
-        self._first: Sequence[Item] = ()
-        self._is_open = False
-        self._is_closed = False
 
     async def open(self) -> Self:
         """Send the request, and return when the first event is here: `run_id` and `start` are known then. Idempotent."""

@@ -230,12 +230,7 @@ class Stream(StreamState):
 
     def __init__(self, reading: Reading, http: httpx.Client) -> None:
         super().__init__(reading)
-        self._http = http
         self._line = Line(http)
-        self._conversation = reading.conversation()
-        self._first: Sequence[Item] = ()
-        self._is_open = False
-        self._is_closed = False
 
     def open(self) -> Self:
         """Send the request, and return when the first event is here: `run_id` and `start` are known then. Idempotent."""

@@ -83,9 +83,9 @@ def as_httpx(request: Request, silence_s: float) -> dict[str, Any]:
     }
 
 
-def answer_of(response: httpx.Response, body: bytes = b"") -> Answer:
-    """Return a response as a conversation sees it."""
-    return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, body)
+def answer_of(response: httpx.Response) -> Answer:
+    """Return a response as a conversation sees it; its body is yet to be read."""
+    return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()})
 
 
 def lost(url: httpx.URL, error: httpx.RequestError) -> Lost:

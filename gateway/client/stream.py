@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import length_hint
 from typing import Any, NamedTuple
 
@@ -26,6 +26,11 @@ class StreamState:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
+        self._conversation = reading.conversation()
+        # What came with the opening, and is yet to be handed out.
+        self._first: Sequence[Item] = ()
+        self._is_open = False
+        self._is_closed = False
         # The number of the last chunk of the batch that is handed out, and what is left of that. An iterator over a list knows how much
         # that is, so nothing has to be counted for each chunk.
         self._last = reading.position

@@ -5,69 +5,58 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable
 
 import httpx
 
+from gateway.client.connection import address
 from gateway.doctor import path, requests, streaming
 from gateway.doctor.advice import UNKNOWN, proxy_of
 from gateway.doctor.finding import Finding, Grade, NoGateway
 from gateway.doctor.probe import Plan, read_probe
 
 
-async def examine(
-    url: str, *, key: str | None = None, idle_s: float = 20.0, heard: Callable[[Finding], None] = lambda _: None
-) -> list[Finding]:
-    """Return what there is to say of the path to a gateway; `heard` gets each finding as it is made. `key` is a bearer token.
+async def examine(url: str, *, key: str | None = None, idle_s: float = 20.0) -> list[Finding]:
+    """Return what there is to say of the path to a gateway. `key` is a bearer token; None: the environment's GATEWAY_KEY.
 
     Raises:
         NoGateway: nobody answers, or what does is no gateway.
-        ValueError: it is no URL.
+        ValueError: it is no URL of a gateway, or no key of anybody's.
     """
-    base = _base(url)
-    findings: list[Finding] = []
-
-    def note(found: Sequence[Finding]) -> None:
-        for finding in found:
-            findings.append(finding)
-            heard(finding)
-
+    gateway = address(url, key, ssl.create_default_context(), None)
+    base = gateway.url
     connection = await path.connect(base)
     if connection.distrust:
         # Nothing is sent, least of all a key, to who knows whom.
-        note(path.judge(connection, UNKNOWN, is_local=False))
-        return findings
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    verify: ssl.SSLContext | bool = ssl.create_default_context() if base.scheme == "https" else False
-    async with httpx.AsyncClient(base_url=base, headers=headers, timeout=requests.TIMEOUT_S, verify=verify, trust_env=False) as client:
+        return path.judge(connection, UNKNOWN, is_local=False)
+    async with httpx.AsyncClient(**{**gateway.options(), "timeout": requests.TIMEOUT_S}) as client:
         try:
             greeting = await client.get("/livez")
             first = await read_probe(client, Plan(chunks=0))
         except httpx.HTTPError as exc:
             raise NoGateway(f"{base}: {exc or type(exc).__name__}") from exc
         proxy = proxy_of({name.lower(): value for name, value in greeting.headers.items()})
-        note(path.judge(connection, proxy, is_local=_is_local(base.host)))
+        findings = path.judge(connection, proxy, is_local=_is_local(base.host))
         if proxy != UNKNOWN:
-            note([Finding("proxy", Grade.NOTE, f"the answers speak of {proxy}")])
+            findings.append(Finding("proxy", Grade.NOTE, f"the answers speak of {proxy}"))
         if not first.first:
-            note([_no_probe(first.status, first.problem)])
-            return findings
-        note(await requests.latency(client))
-        note(await requests.request_ids(client))
+            return [*findings, _no_probe(first.status, first.problem)]
+        findings += await requests.latency(client)
+        findings += await requests.request_ids(client)
         # Measured alone: what goes on beside it would be its jitter.
-        note(await streaming.buffering(client, proxy))
+        findings += await streaming.buffering(client, proxy)
         waiting = {
             "heartbeat": streaming.heartbeats(client, proxy),
             "compression": streaming.compression(client, proxy),
             "disconnect": streaming.disconnect(client, proxy),
-            "websocket": requests.websocket(base, headers, proxy),
+            "websocket": requests.websocket(base, gateway.headers, proxy),
             "body": requests.bodies(client, proxy, limit_bytes=first.first["body_limit_bytes"]),
             "idle cut": streaming.idle(client, proxy, seconds=idle_s),
         }
         async with asyncio.TaskGroup() as tasks:
             checks = [tasks.create_task(_guarded(name, check)) for name, check in waiting.items()]
             for check in checks:
-                note(await check)
+                findings += await check
     return findings
 
 
@@ -88,16 +77,6 @@ def _no_probe(status: int, problem: str) -> Finding:
     }
     measured = "the probe stream has no beginning: something holds it back" if status == 200 else f"no probe stream: {status} {problem}"
     return Finding("probe", Grade.PROBLEM, measured, advice.get(status, ""))
-
-
-def _base(url: str) -> httpx.URL:
-    try:
-        base = httpx.URL(url)
-    except httpx.InvalidURL as exc:
-        raise ValueError(f"{url!r} is no URL: {exc}") from exc
-    if base.scheme not in ("http", "https") or not base.host:
-        raise ValueError(f"{url!r} is no URL of a gateway; such as https://gateway.example.com")
-    return base
 
 
 def _is_local(host: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from gateway.doctor.finding import Finding, Grade
 
@@ -15,11 +15,12 @@ _STYLES = {Grade.OK: "green", Grade.NOTE: "cyan", Grade.WARNING: "yellow", Grade
 
 def as_table(url: str, findings: Sequence[Finding]) -> Table:
     """Return a row for each finding, with its advice below what was measured."""
-    table = Table("", "check", "found", box=None, title=f"The path to {escape(url)}", title_justify="left")
+    table = Table("", "check", "found", box=None, title=Text(f"The path to {url}", "table.title"), title_justify="left")
     for finding in findings:
-        advice = f"\n→ {escape(finding.advice)}" if finding.advice else ""
-        style = _STYLES[finding.grade]
-        table.add_row(f"[{style}]{finding.grade.value}[/]", finding.check, f"{escape(finding.measured)}[dim]{advice}[/]")
+        found = Text(finding.measured)
+        if finding.advice:
+            found.append(f"\n→ {finding.advice}", "dim")
+        table.add_row(Text(finding.grade.value, _STYLES[finding.grade]), Text(finding.check), found)
     return table
 
 

@@ -18,7 +18,10 @@ from typer.testing import CliRunner
 
 from gateway import __version__
 from gateway.auth.keys import KeyRing, read_keys
-from gateway.cli import app, liveruns, terminal
+from gateway.cli import app, liveruns
+from gateway.configured import demo_adapter
+from gateway.settings import Settings
+from gateway.workers.description import Tool
 from tests.conftest import FakeCall, Running, Serve, within
 from tests.endpoints.people import ADA, auth
 
@@ -27,9 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 async def cli(*arguments: str, key: str | None = None) -> Result:
     """Run a command beside the event loop of the test; `key`: the environment's."""
-    # Wherever the tests run: the width that COLUMNS said when it was made stays a console's own.
-    terminal.out.width = 200
-    environment = {"COLUMNS": "200", "GATEWAY_KEY": key}
+    environment = {"COLUMNS": "20", "GATEWAY_KEY": key}
     return await within(asyncio.to_thread(CliRunner().invoke, app, list(arguments), env=environment))  # type: ignore[no-any-return]
 
 
@@ -160,6 +161,12 @@ async def test_tools_are_a_table_or_json(running: Running) -> None:
     assert [tool["name"] for tool in json.loads(listed.stdout)["tools"]] == ["add", "count", "opaque", "typed"]
 
 
+@pytest.mark.parametrize("description", ["Take a [list] of :key: [0]", "It ends so: [/b]"])
+async def test_what_tools_say_of_themselves_is_shown_as_it_is(running: Running, description: str) -> None:
+    running.pool.tools["count"] = Tool("count", "default", description, True)
+    assert description in (await cli("tools", "--url", running.url)).stdout
+
+
 async def test_runs_are_a_table_or_json_lines(running: Running) -> None:
     running.pool.script = count_to_three
     for _ in range(3):
@@ -209,6 +216,22 @@ async def test_version_is_printed() -> None:
 async def test_settings_that_cannot_be_exit_2(arguments: list[str], said: str) -> None:
     result = await cli(*arguments)
     assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+
+
+@pytest.mark.parametrize(("arguments", "size", "concurrency"), [(["--pool-size", "1"], 1, 1), (["--concurrency", "3"], 4, 3)])
+def test_serve_sizes_the_demo_tools_where_nothing_else_is_served(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], size: int, concurrency: int
+) -> None:
+    told: list[Settings] = []
+
+    def run_server(settings: Settings, *_: object, **__: object) -> int:
+        told.append(settings)
+        return 0
+
+    monkeypatch.setattr("gateway.serve.run_server", run_server)
+    assert CliRunner().invoke(app, ["serve", *arguments]).exit_code == 0
+    ((pool,),) = (settings.pools for settings in told)
+    assert (pool.adapter, pool.size, pool.concurrency) == (str(demo_adapter()), size, concurrency)
 
 
 @pytest.mark.parametrize("front_door", ["http", "grpc"])

@@ -102,10 +102,12 @@ def test_ctrl_c_cancels_the_run_and_says_so(gateway: Served) -> None:
     wait_for(lambda: "finally" in gateway.journal("ctrl-c"), "the tool's end")
 
 
+def piped(gateway: Served, *arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([GATEWAY, *arguments], env=environment(gateway), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 def test_ctrl_c_in_a_pipe_cancels_the_run(gateway: Served) -> None:
-    with subprocess.Popen(
-        [GATEWAY, "stream", "endless", "tag=pipe"], env=environment(gateway), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with piped(gateway, "stream", "endless", "tag=pipe") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b'{"n":1}\n'
         process.send_signal(signal.SIGINT)
@@ -115,9 +117,7 @@ def test_ctrl_c_in_a_pipe_cancels_the_run(gateway: Served) -> None:
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_gateway(gateway: Served) -> None:
-    with subprocess.Popen(
-        [GATEWAY, "stream", "endless", "tag=twice"], env=environment(gateway), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with piped(gateway, "stream", "endless", "tag=twice") as process:
         assert process.stdout is not None
         process.stdout.readline()
         os.kill(gateway.pid, signal.SIGSTOP)
@@ -144,7 +144,7 @@ def is_asked(gateway: Served) -> bool:
 
 def test_ctrl_c_leaves_a_run_that_was_joined(gateway: Served) -> None:
     run = gateway.client.post("/v1/tools/endless/runs", json={"tag": "joined"}).json()["run"]
-    with subprocess.Popen([GATEWAY, "attach", run], env=environment(gateway), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with piped(gateway, "attach", run) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)

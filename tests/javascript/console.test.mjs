@@ -10,6 +10,12 @@ const { Progress } = await import(`${folder}/progress.js`)
 const { argumentsOf, errorsByField, fieldsOf } = await import(`${folder}/schema.js`)
 const { SNIPPETS } = await import(`${folder}/snippets.js`)
 const { Recording } = await import(`${folder}/recording.js`)
+const { hashOf, readRoute } = await import(`${folder}/route.js`)
+
+test("a hash is read as it was written, and one that is typed wrongly as it stands", () => {
+  assert.deepEqual(readRoute(hashOf("tools", "a/b c%", "r_1")), { view: "tools", tool: "a/b c%", run: "r_1" })
+  assert.deepEqual(readRoute("#/tools/100%"), { view: "tools", tool: "100%", run: null })
+})
 
 test("a ring keeps the newest values, in order", () => {
   const ring = new Ring(3)

@@ -10,10 +10,19 @@ import { useEffect, useState } from "./html.js"
  * @returns {Route}
  */
 export function readRoute(hash) {
-  const [view, first = null, second = null] = hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent)
+  const [view, first = null, second = null] = hash.replace(/^#\/?/, "").split("/").map(decoded)
   if (view === "runs") return { view, tool: null, run: first }
   if (view === "pools") return { view, tool: null, run: null }
   return { view: "tools", tool: first, run: second }
+}
+
+/** A part that is typed by hand may be no encoding of anything: then it is what it says. @param {string} part */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
+  }
 }
 
 /** @param {...(string | null | undefined)} parts */
