@@ -292,7 +292,8 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     app.on_error = partial(problem.respond, debug=server.debug)
     app.on_socket_refused = websocket.refuse
     access = gateway.access
-    check = None if access is None else access.authenticator.check
+    admission = None if access is None else access.admission(gateway.hub)
+    check = None if admission is None else admission.check_first_frame
     routers: tuple[APIRouter, ...] = (
         stream.router(stream_tool),
         call.router(call_tool),
@@ -313,7 +314,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     if gateway.settings.log.access:
         app.access = AccessLog()
     if access is not None:
-        app.admission = access.admission(gateway.hub)
+        app.admission = admission
         sign_in = signin.router(access.authenticator.check, access.sessions, access.cookie, ttl_s=gateway.settings.auth.cookie_ttl_s)
         routers += (sign_in, tickets.router(access.tickets))
     if gateway.tally is not None:

@@ -23,6 +23,8 @@ from gateway.caller import Caller, Grants
 # So that a leaked one is known for what it is, by people and by secret scanners.
 PREFIX = "gw_"
 HASH_PREFIX = "sha256:"
+# Of the ids of those who come with a key, and of nobody else's.
+CALLER_PREFIX = "key:"
 KEYS_LIMIT = 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -39,7 +41,7 @@ class ApiKey:
     @property
     def caller(self) -> Caller:
         """Who comes with it."""
-        return Caller(f"key:{self.name}", self.grants)
+        return Caller(f"{CALLER_PREFIX}{self.name}", self.grants)
 
 
 class KeyRing:

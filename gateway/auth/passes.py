@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
-from gateway.auth.keys import KeyRing
+from gateway.auth.keys import CALLER_PREFIX, KeyRing
 from gateway.auth.scopes import known_scopes, words_of
 from gateway.caller import Caller
 from gateway.errors import GatewayError
@@ -41,9 +41,15 @@ class Passes:
         )
 
     def write(self, caller: Caller, more: Mapping[str, Any], expires_at: float | None = None) -> str:
-        """Return a pass for a caller; it is good until `expires_at` (Unix seconds) and never longer than what the caller came with."""
+        """Return a pass for a caller; it is good until `expires_at` (Unix seconds) and never longer than what the caller came with.
+
+        Raises:
+            GatewayError: `invalid-credential`: the caller's key was taken out of force since it came with it.
+        """
         until = min((moment for moment in (caller.expires_at, expires_at) if moment is not None), default=None)
         mark = self._keys.mark(caller.id)
+        if mark is None and caller.id.startswith(CALLER_PREFIX):
+            raise _not_in_force()
         right = {"scopes": words_of(caller.grants)} if mark is None else {"key": mark}
         text = self._signer.dumps({"id": caller.id, "until": until, **right, "more": dict(more)})
         return text if isinstance(text, str) else text.decode()
@@ -62,7 +68,7 @@ class Passes:
         except (BadData, KeyError, TypeError, ValueError) as exc:
             raise _not_ours() from exc
         if caller is None:
-            raise GatewayError("invalid-credential", "The key that this was given for is not in force any more")
+            raise _not_in_force()
         if caller.expired:
             raise GatewayError("auth-expired", "The session or ticket has expired")
         return Pass(caller, document["more"], signed_at.timestamp())
@@ -72,6 +78,10 @@ class Passes:
             return Caller(document["id"], known_scopes(document["scopes"]), document["until"])
         caller = self._keys.marked(document["id"], document["key"])
         return None if caller is None else replace(caller, expires_at=document["until"])
+
+
+def _not_in_force() -> GatewayError:
+    return GatewayError("invalid-credential", "The key that this was given for is not in force any more")
 
 
 def _not_ours() -> GatewayError:

@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 import grpc
 
 from gateway.auth.authenticator import Authenticator
+from gateway.bridge.status import STATUS
 from gateway.caller import ANONYMOUS, Caller
-from gateway.errors import Code, GatewayError
+from gateway.errors import GatewayError
 
 OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/", "/grpc.reflection.v1.ServerReflection/")
 
@@ -66,7 +67,7 @@ def _bearer(details: grpc.HandlerCallDetails) -> str:
 
 def _refusal(handler: Handler, error: GatewayError) -> Handler:
     """Return what ends a call of the handler's kind with an error's status."""
-    status = _STATUS[error.code]
+    status = STATUS[error.code]
 
     async def one(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await context.abort(status, error.detail)
@@ -84,6 +85,3 @@ def _refusal(handler: Handler, error: GatewayError) -> Handler:
     make, behaviour = kinds[handler.request_streaming, handler.response_streaming]
     refusal: Handler = make(behaviour, handler.request_deserializer, handler.response_serializer)
     return refusal
-
-
-_STATUS = {Code(status.value[0]): status for status in grpc.StatusCode}

@@ -27,11 +27,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gateway.bridge import registration
 from gateway.bridge.authentication import current_caller
 from gateway.bridge.reader import ChunkReader
+from gateway.bridge.status import STATUS
 from gateway.call import ToolCall
 from gateway.caller import ANONYMOUS, Caller
 from gateway.codec import ratelimit, values
 from gateway.correlation import from_metadata
-from gateway.errors import Code, GatewayError, ToolFailed
+from gateway.errors import GatewayError, ToolFailed
 from gateway.events import Chunks, Ended
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
@@ -152,9 +153,17 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
     async def StreamTelemetry(
         self, request_iterator: AsyncIterator[pb.TelemetryControl], context: Context
     ) -> AsyncIterator[pb.TelemetryEvent]:
-        """Take controls and emit nothing: the gateway's own metrics are not Snakepit telemetry events."""
-        async for _ in request_iterator:
-            pass
+        """Take controls and emit nothing: the gateway's own metrics are not Snakepit telemetry events.
+
+        It ends when its caller's credential expires.
+        """
+        expires_at = current_caller().expires_at
+        try:
+            async with asyncio.timeout(None if expires_at is None else expires_at - time.time()):
+                async for _ in request_iterator:
+                    pass
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "The credential has expired; call again with a new one")
         # Never reached by a client that stays: an async generator has to have a yield.
         return
         yield
@@ -252,12 +261,11 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
     @staticmethod
     async def _abort(error: GatewayError, request: pb.ExecuteToolRequest, context: Context) -> NoReturn:
         """End the call with an error's status."""
-        await context.abort(_STATUS[error.code], _message(error, request), tuple(_limit_metadata(error).items()))
+        await context.abort(STATUS[error.code], _message(error, request), tuple(_limit_metadata(error).items()))
         raise AssertionError("abort raises")
 
 
 _TIMEOUT_MS = re.compile(r"0*[1-9][0-9]{0,11}")
-_STATUS: Mapping[Code, grpc.StatusCode] = {Code(status.value[0]): status for status in grpc.StatusCode}
 
 
 def _message(error: GatewayError, request: pb.ExecuteToolRequest) -> str:

@@ -2,7 +2,7 @@
 
 Reads the credential (credentials.py, cookie.py), has it checked (gateway/auth), and puts the caller in the request's scope;
 express.py asks it ahead of everything else, for requests and sockets alike. What may come in without one: the open paths,
-a preflight, which can't have any, and a socket of the subprotocol, which may send it in its first frame.
+a preflight, which can't have any, and a socket of the subprotocol, which may send it in its first frame (`check_first_frame`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ class Authentication:
         given = read_credentials(scope)
         if given.ticket is not None:
             return None
-        caller = self._authenticator.check_now(given.bearer) if given.bearer is not None else self._by_cookie(given, scope)
+        if given.bearer is not None:
+            caller = self._authenticator.check_now(given.bearer)
+        elif scope["type"] == "websocket" and scope["path"] == SOCKET_PATH:
+            # Whether its cookie counts is not known before the first frame.
+            caller = NOBODY
+        else:
+            caller = self._by_cookie(given, scope)
         if caller is not None:
             remove_credentials(scope)
             _check_path(caller, scope)
@@ -82,15 +88,21 @@ class Authentication:
         _check_path(caller, scope)
         return caller
 
+    async def check_first_frame(self, token: str | None, scope: Any) -> Caller:
+        """Return who comes with a socket's first frame: by the token in it; None: by the cookie of the socket's handshake.
+
+        Raises:
+            GatewayError: the token is not good; without one, there is no cookie, or it does not count.
+        """
+        return self._by_cookie(read_credentials(scope), scope) if token is None else await self._authenticator.check(token)
+
     def _by_cookie(self, given: Credentials, scope: Any) -> Caller:
         session = self._cookie.find(given.cookies, scope) if given.cookies else None
-        if session is not None:
-            self._cookie.check(scope)
-            return self._sessions.read(session).caller
-        if scope["type"] == "websocket" and scope["path"] == SOCKET_PATH:
-            return NOBODY
-        detail = "This needs a credential: an Authorization header with Bearer and a key or token, a session cookie or a ticket"
-        raise GatewayError("unauthenticated", detail)
+        if session is None:
+            detail = "This needs a credential: an Authorization header with Bearer and a key or token, a session cookie or a ticket"
+            raise GatewayError("unauthenticated", detail)
+        self._cookie.check(scope)
+        return self._sessions.read(session).caller
 
     async def _by_ticket(self, ticket: Ticket, connection: HTTPConnection) -> Caller:
         """Return who comes with a ticket: for the first time, or to go on with the run that it started."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from gateway.endpoints.origin import is_own
 from gateway.errors import GatewayError
 
 NAME = "snakepit_session"
@@ -60,7 +60,8 @@ class SessionCookie:
             # An older browser's GET for its own page. One of another page comes without the cookie, for SameSite.
             is_ours = site is None and method in _SAFE_METHODS
         else:
-            is_ours = origin in self.allowed or (site is None and _host(origin) == headers.get("host"))
+            host = headers.get("host", "").encode("latin-1")
+            is_ours = origin in self.allowed or (site is None and is_own(origin, host, secure=scope["scheme"] in ("https", "wss")))
         if not is_ours:
             detail = "A session cookie counts only for requests of the gateway's own pages; send an Authorization header instead"
             raise GatewayError("origin-not-allowed", detail)
@@ -76,10 +77,3 @@ class SessionCookie:
 
     def _is_secure(self, scope: Mapping[str, Any]) -> bool:
         return scope["scheme"] in ("https", "wss") if self.secure is None else self.secure
-
-
-def _host(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:
-        return None

@@ -24,7 +24,6 @@ EXPOSED = (
     "RateLimit-Policy",
     "Retry-After",
     "Server-Timing",
-    "X-Request-Id",
     "WWW-Authenticate",
     "X-Request-Id",
 )

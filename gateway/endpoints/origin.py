@@ -55,7 +55,7 @@ class OriginRule:
         if self._all or (origin is not None and origin in self._allowed):
             return
         if site is None:
-            if origin is None or _is_own(origin, host, secure=secure):
+            if origin is None or is_own(origin, host, secure=secure):
                 return
         elif site in ("same-origin", "none") or navigates:
             return
@@ -80,7 +80,7 @@ def parse_origin(text: str) -> str:
     return f"{scheme}://{host}" if port in (None, _DEFAULT_PORTS.get(scheme)) else f"{scheme}://{host}:{port}"
 
 
-def _is_own(origin: str, host: bytes, *, secure: bool) -> bool:
+def is_own(origin: str, host: bytes, *, secure: bool) -> bool:
     """Return whether an origin is that of the pages on this server.
 
     Where we speak no TLS a proxy before us may, so that both schemes can be ours.

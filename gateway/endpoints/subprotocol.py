@@ -17,7 +17,7 @@ from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from gateway import timers
-from gateway.caller import NOBODY, Caller, caller_of
+from gateway.caller import NOBODY, SCOPE_KEY, Caller, caller_of
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import CREDIT_LIMIT, BadFrame, ClientFrame, FrameEncoder
 from gateway.endpoints import arguments
@@ -35,14 +35,15 @@ _OWN_MEMBERS = ("tool", "args", "credit", "idempotency_key")
 SUBSCRIBE_MEMBERS = (*_OWN_MEMBERS, *(name.removeprefix("_") for name in STARTING_OPTIONS))
 
 
-# Returns who comes with a credential; raises GatewayError for one that is not good.
-CredentialCheck = Callable[[str], Awaitable[Caller]]
+# Returns who comes with a first frame's token, or for None with the cookie in the socket's scope; raises GatewayError where it is no good.
+CredentialCheck = Callable[[str | None, Any], Awaitable[Caller]]
 
 
 class Socket(Duplex):
     """One connection of the subprotocol. `reader` reads the calls of its `subscribe` frames.
 
-    `check` is asked about the `token` of its `connection_init`; None: there is no authentication, and nobody looks at it.
+    `check` is asked who it is where its `connection_init` has a `token`, or its handshake has not said it; None: there is no
+    authentication, and nobody looks at a token.
     """
 
     def __init__(self, websocket: WebSocket, reader: CallReader, settings: SocketSettings, check: CredentialCheck | None = None) -> None:
@@ -106,16 +107,15 @@ class Socket(Duplex):
         """Find out whose socket this is, where the handshake hasn't said it, and end it with what it came with."""
         if self._check is None:
             return
-        if token is not None:
+        if token is not None or self._caller is NOBODY:
             try:
-                caller = await self._check(token if isinstance(token, str) else "")
+                caller = await self._check(token if token is None or isinstance(token, str) else "", self._websocket.scope)
             except GatewayError as error:
                 raise BadFrame(error.detail, CODES[error.code].ws_close) from error
             if self._caller is not NOBODY and self._caller.id != caller.id:
                 raise BadFrame("the token is another credential than that of the handshake", 4401)
-            self._caller = caller
-        if self._caller is NOBODY:
-            raise BadFrame("authentication is needed: a credential in the handshake, or a `token` in connection_init", 4401)
+            # The access log's line on this socket says it, too.
+            self._caller = self._websocket.scope[SCOPE_KEY] = caller
         if self._caller.expires_at is not None:
             self._expiry = timers.running().call_later(self._caller.expires_at - time.time(), self._expire)
 

@@ -31,7 +31,7 @@ from gateway.runs.source import RunSource
 
 
 def router(reader: CallReader, settings: SocketSettings, sockets: Sockets, check: CredentialCheck | None = None) -> APIRouter:
-    """Return the routes of this module. `check` is asked about the `token` of a `connection_init`; None: everybody may come in."""
+    """Return the routes of this module. `check` is asked who a socket of the subprotocol is; None: everybody may come in."""
     routes = APIRouter()
 
     async def many(websocket: WebSocket) -> None:

@@ -56,6 +56,17 @@ def test_a_keys_pass_is_good_while_the_key_is_in_force_with_what_it_grants_now()
     assert refusal(passes, text) == "invalid-credential"
 
 
+def test_who_came_with_a_key_that_is_not_in_force_any_more_gets_no_pass() -> None:
+    """A request may have begun before the keys were read again; what the key granted would outlive it."""
+    secret = new_secret()
+    keys = ring(line_of("ci", secret, ["tools:a"]))
+    caller = keys.find(secret)
+    assert caller is not None
+    keys.replace([])
+    with pytest.raises(GatewayError, match="not in force any more"):
+        Tickets(SECRET, keys).give(caller, "/v1/ws")
+
+
 @pytest.mark.parametrize("change", [lambda text: text[:-1], lambda text: "x" + text, lambda _: "", lambda _: "a.b.c", lambda _: "x" * 9000])
 def test_a_pass_that_was_changed_is_refused(change: object) -> None:
     passes = Passes("session", SECRET, ring())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -18,23 +19,21 @@ from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.caller import Caller
 from gateway.rpc import snakepit_bridge_pb2 as pb
-from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from gateway.runs.hub import Hub, HubLimits
 from gateway.sessions import Sessions
 from gateway.workers.catalog import Catalog
-from tests.conftest import FakeCall, FakePool
+from tests.bridge.conftest import Connected
+from tests.conftest import FakeCall, FakePool, within
 from tests.endpoints.people import ADA, BOB, EVE, PEOPLE, Person
 
 
-class Guarded:
+class Guarded(Connected):
     """A bridge that knows the people, and a stub for it."""
 
     def __init__(self, authenticator: Authenticator) -> None:
         self.pool = FakePool()
         self.hub = Hub(Catalog([self.pool]), {"default": self.pool}, HubLimits())  # type: ignore[list-item, dict-item]
         self.server = BridgeServer(BridgeService(self.hub, Sessions()), "127.0.0.1:0", interceptors=[CallerInterceptor(authenticator)])
-        self.stub: Any = None
-        self.channel: Any = None
 
     async def open_session(self, person: Person, session_id: str = "s") -> None:
         await self.stub.InitializeSession(pb.InitializeSessionRequest(session_id=session_id), metadata=by(person))
@@ -53,20 +52,17 @@ def three(call: FakeCall) -> None:
     call.end()
 
 
+@asynccontextmanager
 async def serve(authenticator: Authenticator) -> AsyncIterator[Guarded]:
     bridge = Guarded(authenticator)
     bridge.pool.script = three
-    await bridge.server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{bridge.server.port}") as channel:
-        bridge.channel = channel
-        bridge.stub = pb_grpc.BridgeServiceStub(channel)  # type: ignore[no-untyped-call]
+    async with bridge.connected():
         yield bridge
-    await bridge.server.stop(0)
 
 
 @pytest.fixture
 async def guarded() -> AsyncIterator[Guarded]:
-    async for bridge in serve(Authenticator(KeyRing(read_keys("\n".join(person.line for person in PEOPLE))))):
+    async with serve(Authenticator(KeyRing(read_keys("\n".join(person.line for person in PEOPLE))))) as bridge:
         yield bridge
 
 
@@ -162,8 +158,15 @@ class Brief(Authenticator):
 
 
 async def test_a_stream_ends_unauthenticated_when_its_credential_expires() -> None:
-    async for bridge in serve(Brief(KeyRing())):
+    async with serve(Brief(KeyRing())) as bridge:
         bridge.pool.script = lambda call: call.send(1)
         await bridge.open_session(ADA)
         request = pb.ExecuteToolRequest(session_id="s", tool_name="count")
         assert await status(bridge.stub.ExecuteStreamingTool(request, metadata=by(ADA))) is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_telemetry_ends_unauthenticated_when_its_credential_expires() -> None:
+    async with serve(Brief(KeyRing())) as bridge:
+        call = bridge.stub.StreamTelemetry(metadata=by(ADA))
+        await call.write(pb.TelemetryControl())
+        assert await within(status(call)) is grpc.StatusCode.UNAUTHENTICATED

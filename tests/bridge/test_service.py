@@ -24,6 +24,7 @@ from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from gateway.runs.hub import Hub, HubLimits
 from gateway.sessions import TOOLS_LIMIT, Sessions
 from gateway.workers.catalog import Catalog
+from tests.bridge.conftest import Connected
 from tests.conftest import FakeCall, FakePool, until, within
 
 NOT_STREAMING = (
@@ -32,7 +33,7 @@ NOT_STREAMING = (
 )
 
 
-class Bridge:
+class Bridge(Connected):
     """A served bridge and a client's stub for it."""
 
     def __init__(self, pool: FakePool) -> None:
@@ -40,8 +41,6 @@ class Bridge:
         self.sessions = Sessions()
         self.hub = Hub(Catalog([pool]), {pool.name: pool}, HubLimits())  # type: ignore[list-item, dict-item]
         self.server = BridgeServer(BridgeService(self.hub, self.sessions, timeout_s=900, timeout_limit_s=3600), "127.0.0.1:0")
-        self.stub: Any = None
-        self.channel: Any = None
 
     async def open_session(self, session_id: str = "s") -> None:
         await self.stub.InitializeSession(pb.InitializeSessionRequest(session_id=session_id))
@@ -60,12 +59,8 @@ class Bridge:
 @pytest.fixture
 async def bridge() -> AsyncIterator[Bridge]:
     bridge = Bridge(FakePool())
-    await bridge.server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{bridge.server.port}") as channel:
-        bridge.channel = channel
-        bridge.stub = pb_grpc.BridgeServiceStub(channel)  # type: ignore[no-untyped-call]
+    async with bridge.connected():
         yield bridge
-    await bridge.server.stop(0)
 
 
 def request(

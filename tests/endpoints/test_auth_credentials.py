@@ -269,6 +269,7 @@ async def test_over_https_the_cookie_is_for_this_host_alone(serve: Serve) -> Non
         ("POST", {"Origin": "https://evil.example"}, False),
         ("POST", {"Origin": "null"}, False),
         ("POST", {"Origin": "OWN"}, True),
+        ("POST", {"Origin": "http://localhost", "Host": "localhost:80"}, True),
         ("POST", {}, False),
         ("GET", {}, True),
     ],

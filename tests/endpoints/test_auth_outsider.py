@@ -8,12 +8,13 @@ from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
 from gateway.codec.websocket import SUBPROTOCOL
 from tests.conftest import FakeCall, Running, Serve, until, within
 from tests.endpoints.conftest import JSON, NDJSON, SSE, messages, problem
-from tests.endpoints.people import ADA, ADMIN, BOB, EVE, auth
+from tests.endpoints.people import ADA, ADMIN, BOB, EVE, Person, auth
 from tests.endpoints.test_websocket import joined
 
 UNKNOWN = "r_01M84YH961VSHM9HBZ2MDR7BNJ"
@@ -199,6 +200,55 @@ async def test_handshake_and_first_frame_must_not_be_two_callers(guarded: Runnin
     async with joined(guarded, init=False, additional_headers=ADA.bearer) as client:
         await client.say("connection_init", payload={"token": BOB.key})
         assert await client.closed() == (4401, "the token is another credential than that of the handshake")
+
+
+async def cookie(running: Running, person: Person, **headers: str) -> dict[str, str]:
+    """The header fields of a handshake that a browser has made after a sign-in."""
+    answer = await running.client.post("/v1/signin", json={"token": person.key}, headers={"Sec-Fetch-Site": "same-origin"})
+    return {"Cookie": answer.headers["set-cookie"].partition(";")[0], "Origin": running.url, **headers}
+
+
+async def test_a_cookie_says_who_a_socket_is_that_says_nothing_else(guarded: Running) -> None:
+    async with joined(guarded, additional_headers=await cookie(guarded, ADA)) as client:
+        await client.subscribe("a")
+        assert (await guarded.pool.next_call()).call.caller.id == "key:ada"
+
+
+@pytest.mark.parametrize("stale", [False, True])
+async def test_a_token_in_the_first_frame_goes_before_the_cookie(guarded: Running, stale: bool) -> None:
+    headers = {"Cookie": "snakepit_session=stale"} if stale else await cookie(guarded, ADA)
+    async with joined(guarded, init=False, additional_headers=headers) as client:
+        await client.say("connection_init", payload={"token": BOB.key})
+        assert (await client.hear())["type"] == "connection_ack"
+        await client.subscribe("a")
+        assert (await guarded.pool.next_call()).call.caller.id == "key:bob"
+
+
+async def test_the_access_log_names_who_a_socket_turned_out_to_be(serve: Serve) -> None:
+    async with serve(auth=auth(), log={"access": True}) as running:
+        headers = await cookie(running, ADA)
+        with capture_logs() as logs:
+            async with joined(running, additional_headers=headers):
+                pass
+            async with joined(running, init=False) as client:
+                await client.say("connection_init", payload={"token": BOB.key})
+                await client.hear()
+            await until(lambda: [line["caller"] for line in logs if line["event"] == "request"] == ["key:ada", "key:bob"])
+
+
+async def test_a_cookie_that_is_no_good_closes_4401_where_nothing_else_is_said(guarded: Running) -> None:
+    headers = {**await cookie(guarded, ADA), "Cookie": "snakepit_session=stale"}
+    async with joined(guarded, init=False, additional_headers=headers) as client:
+        await client.say("connection_init")
+        assert await client.closed() == (4401, "The session or ticket was not given by this gateway, or was changed")
+
+
+async def test_a_cookie_counts_for_no_socket_of_another_page(serve: Serve) -> None:
+    async with serve(auth=auth(), allowed_origins=["*"]) as running:
+        headers = await cookie(running, ADA, Origin="https://evil.example")
+        async with joined(running, init=False, additional_headers=headers) as client:
+            await client.say("connection_init")
+            assert (await client.closed())[0] == 4403
 
 
 async def test_a_plain_socket_needs_a_credential_in_its_handshake(guarded: Running) -> None:

@@ -18,6 +18,8 @@ from gateway.runlog.shared.writer import Writer
 # How many index entries one look takes, and how many of those one page may look at.
 LOOK = 100
 LOOKS = 10
+# Comes after every id: of runs of one time, the newest first, it is before them all.
+_BEFORE_ALL = "~"
 
 
 class Directory:
@@ -89,6 +91,7 @@ class Directory:
     async def list(self, cursor: str | None, limit: int, state: str | None, tool: str | None, caller: str | None) -> RunPage:
         """Return a page of runs: see SharedLog.list."""
         place = None if cursor is None else _read_cursor(cursor)
+        began = own = place
         found: list[RunRecord] = []
         offset = 0
         for _ in range(LOOKS):
@@ -101,6 +104,7 @@ class Directory:
                 place = entry
                 if record is None or caller not in (None, record.caller):
                     continue
+                own = entry
                 if state in (None, record.state) and tool in (None, record.tool):
                     found.append(record)
                     if len(found) == limit:
@@ -109,7 +113,17 @@ class Directory:
                 return RunPage(found, None)
             # More runs of one millisecond than one look takes: all that came was behind us.
             offset = 0 if ahead else offset + LOOK
-        return RunPage(found, None if place is None else _cursor(place))
+        return RunPage(found, None if place is None else _cursor(_told(place, own, began)))
+
+
+def _told(place: tuple[int, str], own: tuple[int, str] | None, began: tuple[int, str] | None) -> tuple[int, str]:
+    """Return the place that a page which gave up looking says: not the last one, which may be another caller's run.
+
+    It is that of the caller's own last run, or before all others of the millisecond, whose rest is looked at again.
+    """
+    told = own if own is not None and own[0] == place[0] else (place[0], _BEFORE_ALL)
+    # Never where the page began: a millisecond with more runs than a page looks at would be looked at for ever.
+    return place if told == began else told
 
 
 def _cursor(place: tuple[int, str]) -> str:
