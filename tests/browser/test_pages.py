@@ -179,6 +179,6 @@ async def test_page_of_another_origin_is_refused_a_socket(page: Page, gateway: S
     stranger = pages.replace("127.0.0.1", "localhost")
     subscription = quote(json.dumps({"tool": "numbered", "args": {"tag": "stranger", "count": 1}}))
     await page.goto(f"{stranger}/websocket.html?url=ws://127.0.0.1:{gateway.port}/v1/ws#{subscription}", wait_until="commit")
-    closed = "new Promise(done => { socket.readyState === 3 ? done(true) : socket.onclose = () => done(true) })"
-    assert await page.evaluate(closed)
+    # The page's script may be yet to run.
+    await page.wait_for_function("typeof socket !== 'undefined' && socket.readyState === WebSocket.CLOSED")
     assert gateway.journal("stranger") == []

@@ -147,8 +147,10 @@ async def test_a_broken_line_to_a_worker_is_told_and_mended_by_itself(far: tuple
             await anext(events)
         BREAKS[kind](proxy)
         end = [event async for event in events][-1].json()
-    # What a changed byte says depends on the byte: a flag of a message is the call's mistake, a frame's is the connection's.
-    told = {"/problems/worker-lost", "/problems/tool-error"} if kind == "changed" else {"/problems/worker-lost"}
+    # What a changed byte says depends on the byte: a flag or the length of a message is the call's mistake, a frame's is the connection's.
+    told = (
+        {"/problems/worker-lost", "/problems/tool-error", "/problems/chunk-too-large"} if kind == "changed" else {"/problems/worker-lost"}
+    )
     assert (end["status"], end["error"]["type"] in told) == ("error", True), end
     proxy.cut()
     await proxy.restore()
