@@ -9,14 +9,15 @@
         │                        UnsupportedMediaType, NotAcceptable, MalformedRequest, CredentialConflict
         ├── Unauthenticated      InvalidCredential, AuthExpired
         ├── PermissionDenied     ScopeMissing, OriginNotAllowed, HostNotAllowed
-        ├── NotFound             ToolNotFound, RunNotFound, RunExpired, SessionNotFound, PoolNotFound, RouteNotFound
-        ├── NotSupported         ToolNotStreaming, ToolStreams, MethodNotAllowed
+        ├── NotFound             ToolNotFound, RpcNotFound, RunNotFound, RunExpired, SessionNotFound, PoolNotFound, RouteNotFound
+        ├── NotSupported         ToolNotStreaming, ToolStreams, RpcNeedsSocket, MethodNotAllowed
         ├── LimitExceeded        TooManyStreams, QuotaExceeded, HeadTooLarge, BodyTooLarge, QueryTooLong, ResultTooLarge, ChunkTooLarge
         ├── Unavailable          PoolSaturated, QueueTimeout, WorkerBusy, NoWorkersAvailable, SessionWorkerUnavailable,
         │                        LogUnavailable, AuthUnavailable, MemoryPressure, TooManyConnections, ShuttingDown, OwnerLost,
-        │                        WorkerLost, SlowReader
+        │                        WorkerLost, ServiceLost, SlowReader
         ├── DeadlineExceeded     WorkerTimeout, RequestTimeout
         ├── RunCancelled         somebody cancelled the run, or its last reader left
+        ├── RpcFailed            a gRPC service's own status: `details`
         ├── ToolFailed           the tool's own exception: `error_type`, `details`
         └── InternalError
 
@@ -25,7 +26,7 @@ A problem of a type that is younger than this client is an instance of the group
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from gateway.errors import CODES, Code, FieldError
@@ -182,6 +183,10 @@ class ToolNotFound(NotFound, slug="tool-not-found"):
     """No pool offers the tool."""
 
 
+class RpcNotFound(NotFound, slug="rpc-not-found"):
+    """No gRPC service offers the method; the detail names the nearest one."""
+
+
 class RunNotFound(NotFound, slug="run-not-found"):
     """There is no such run."""
 
@@ -212,6 +217,10 @@ class ToolNotStreaming(NotSupported, slug="tool-not-streaming"):
 
 class ToolStreams(NotSupported, slug="tool-streams"):
     """The tool has no single result: `stream` it."""
+
+
+class RpcNeedsSocket(NotSupported, slug="rpc-needs-socket"):
+    """The method takes a stream of messages: the detail names the WebSocket for it."""
 
 
 class MethodNotAllowed(NotSupported, slug="method-not-allowed"):
@@ -302,6 +311,10 @@ class WorkerLost(Unavailable, slug="worker-lost"):
     """The worker was lost, and the run with it."""
 
 
+class ServiceLost(Unavailable, slug="service-lost"):
+    """The connection to the gRPC service was lost, and the run with it."""
+
+
 class SlowReader(Unavailable, slug="slow-reader"):
     """The run's reader made no progress."""
 
@@ -334,6 +347,15 @@ class ToolFailed(GatewayProblem, slug="tool-error"):
     def details(self) -> Any:
         """What the tool's `ToolError` carried; None for any other exception."""
         return self.document.get("details")
+
+
+class RpcFailed(GatewayProblem, slug="rpc-error"):
+    """A gRPC service has ended the call with a status of its own: `code`."""
+
+    @property
+    def details(self) -> Sequence[Any]:
+        """The details of its google.rpc.Status, objects with an `@type`; empty without any."""
+        return tuple(self.document.get("details") or ())
 
 
 class InternalError(GatewayProblem, slug="internal"):

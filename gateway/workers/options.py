@@ -12,14 +12,15 @@ from gateway.call import Affinity
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """One pool. `kind` "local" starts worker processes of `adapter`; "addresses" dials workers that others run.
+    """One pool. `kind` "local" starts worker processes of `adapter`; "addresses" dials workers that others run, "rpc"
+    a gRPC server that is no worker (services/options.py).
 
     Raises:
         ValueError: an option is missing or out of range.
     """
 
     name: str
-    kind: Literal["local", "addresses"] = "local"
+    kind: Literal["local", "addresses", "rpc"] = "local"
     # local: "module:Class" or "file.py[:Class]", as the worker's --adapter takes it.
     adapter: str | None = None
     # addresses: `host:port`, `unix:/path` or `dns:///name:port`; one worker each.
