@@ -5,8 +5,8 @@
     ├── StreamLost               a stream was cut, and could not be resumed in the time for that
     ├── ChunksLost               a range of a run's chunks can't be delivered any more
     └── GatewayProblem           a problem document (RFC 9457), as an HTTP status or as a run's end
-        ├── InvalidRequest       InvalidArguments, InvalidOption, InvalidBody, InvalidSession, IdempotencyConflict,
-        │                        UnsupportedMediaType, NotAcceptable, MalformedRequest, CredentialConflict
+        ├── InvalidRequest       InvalidArguments, InvalidOption, InvalidBody, InvalidMessage, InvalidSession,
+        │                        IdempotencyConflict, UnsupportedMediaType, NotAcceptable, MalformedRequest, CredentialConflict
         ├── Unauthenticated      InvalidCredential, AuthExpired
         ├── PermissionDenied     ScopeMissing, OriginNotAllowed, HostNotAllowed
         ├── NotFound             ToolNotFound, RunNotFound, RunExpired, SessionNotFound, PoolNotFound, RouteNotFound
@@ -18,6 +18,7 @@
         ├── DeadlineExceeded     WorkerTimeout, RequestTimeout
         ├── RunCancelled         somebody cancelled the run, or its last reader left
         ├── ToolFailed           the tool's own exception: `error_type`, `details`
+        ├── UnreadableAnswer     a gRPC service has answered something else than it should
         └── InternalError
 
 A problem of a type that is younger than this client is an instance of the group that its gRPC code belongs to.
@@ -120,6 +121,10 @@ class InvalidOption(InvalidRequest, slug="invalid-option"):
 
 class InvalidBody(InvalidRequest, slug="invalid-body"):
     """The body is no JSON object."""
+
+
+class InvalidMessage(InvalidRequest, slug="invalid-message"):
+    """The message for a gRPC service does not fit its type; `errors` names each field."""
 
 
 class InvalidSession(InvalidRequest, slug="invalid-session"):
@@ -334,6 +339,10 @@ class ToolFailed(GatewayProblem, slug="tool-error"):
     def details(self) -> Any:
         """What the tool's `ToolError` carried; None for any other exception."""
         return self.document.get("details")
+
+
+class UnreadableAnswer(GatewayProblem, slug="unreadable-answer"):
+    """A gRPC service has answered what is no message of the type that it should be."""
 
 
 class InternalError(GatewayProblem, slug="internal"):
