@@ -18,8 +18,7 @@
         ├── DeadlineExceeded     WorkerTimeout, RequestTimeout
         ├── RunCancelled         somebody cancelled the run, or its last reader left
         ├── ToolFailed           the tool's own exception: `error_type`, `details`
-        ├── UnreadableAnswer     a gRPC service has answered something else than it should
-        └── InternalError
+        └── InternalError        UnreadableAnswer
 
 A problem of a type that is younger than this client is an instance of the group that its gRPC code belongs to.
 """
@@ -341,12 +340,12 @@ class ToolFailed(GatewayProblem, slug="tool-error"):
         return self.document.get("details")
 
 
-class UnreadableAnswer(GatewayProblem, slug="unreadable-answer"):
-    """A gRPC service has answered what is no message of the type that it should be."""
-
-
 class InternalError(GatewayProblem, slug="internal"):
     """A mistake of the gateway's own; its log says more."""
+
+
+class UnreadableAnswer(InternalError, slug="unreadable-answer"):
+    """A gRPC service has answered what is no message of the type that it should be."""
 
 
 _BY_CODE: Mapping[Code, type[GatewayProblem]] = {
