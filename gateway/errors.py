@@ -97,6 +97,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "invalid-arguments": Problem(Code.INVALID_ARGUMENT, "The arguments do not fit the tool's schema", 422),
     "invalid-option": Problem(Code.INVALID_ARGUMENT, "An option is unknown or has a wrong value"),
     "invalid-body": Problem(Code.INVALID_ARGUMENT, "The body is not a JSON object"),
+    "invalid-message": Problem(Code.INVALID_ARGUMENT, "The message does not fit its type"),
     "invalid-session": Problem(Code.INVALID_ARGUMENT, "The session id is not valid"),
     "idempotency-conflict": Problem(Code.INVALID_ARGUMENT, "The idempotency key belongs to another request", 422),
     "unsupported-media-type": Problem(Code.INVALID_ARGUMENT, "The body's media type is not supported", 415),
@@ -149,6 +150,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "cancelled": Problem(Code.CANCELLED, "The run was cancelled"),
     "service-lost": Problem(Code.UNAVAILABLE, "The connection to the gRPC service was lost"),
     "rpc-error": Problem(Code.UNKNOWN, "The gRPC service answered with an error"),
+    "unreadable-answer": Problem(Code.INTERNAL, "The service's answer can't be read", 502),
     "tool-error": Problem(Code.UNKNOWN, "The tool failed"),
     "internal": Problem(Code.INTERNAL, "Internal error"),
 }

@@ -5,8 +5,8 @@
     ├── StreamLost               a stream was cut, and could not be resumed in the time for that
     ├── ChunksLost               a range of a run's chunks can't be delivered any more
     └── GatewayProblem           a problem document (RFC 9457), as an HTTP status or as a run's end
-        ├── InvalidRequest       InvalidArguments, InvalidOption, InvalidBody, InvalidSession, IdempotencyConflict,
-        │                        UnsupportedMediaType, NotAcceptable, MalformedRequest, CredentialConflict
+        ├── InvalidRequest       InvalidArguments, InvalidOption, InvalidBody, InvalidMessage, InvalidSession,
+        │                        IdempotencyConflict, UnsupportedMediaType, NotAcceptable, MalformedRequest, CredentialConflict
         ├── Unauthenticated      InvalidCredential, AuthExpired
         ├── PermissionDenied     ScopeMissing, OriginNotAllowed, HostNotAllowed
         ├── NotFound             ToolNotFound, RpcNotFound, RunNotFound, RunExpired, SessionNotFound, PoolNotFound, RouteNotFound
@@ -19,7 +19,7 @@
         ├── RunCancelled         somebody cancelled the run, or its last reader left
         ├── RpcFailed            a gRPC service's own status: `details`
         ├── ToolFailed           the tool's own exception: `error_type`, `details`
-        └── InternalError
+        └── InternalError        UnreadableAnswer
 
 A problem of a type that is younger than this client is an instance of the group that its gRPC code belongs to.
 """
@@ -121,6 +121,10 @@ class InvalidOption(InvalidRequest, slug="invalid-option"):
 
 class InvalidBody(InvalidRequest, slug="invalid-body"):
     """The body is no JSON object."""
+
+
+class InvalidMessage(InvalidRequest, slug="invalid-message"):
+    """The message for a gRPC service does not fit its type; `errors` names each field."""
 
 
 class InvalidSession(InvalidRequest, slug="invalid-session"):
@@ -360,6 +364,10 @@ class RpcFailed(GatewayProblem, slug="rpc-error"):
 
 class InternalError(GatewayProblem, slug="internal"):
     """A mistake of the gateway's own; its log says more."""
+
+
+class UnreadableAnswer(InternalError, slug="unreadable-answer"):
+    """A gRPC service has answered what is no message of the type that it should be."""
 
 
 _BY_CODE: Mapping[Code, type[GatewayProblem]] = {
