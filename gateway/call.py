@@ -39,7 +39,7 @@ class RpcRequest(Value):
     `part` is the field of each answer that is passed on, by its name in JSON; empty: the whole answer.
     """
 
-    __slots__ = ("message", "metadata", "part")  # noqa: RUF023
+    __slots__ = ("message", "metadata", "part")
 
     def __init__(self, message: bytes, metadata: Sequence[tuple[str, str]] = (), part: str = "") -> None:
         self.message = message

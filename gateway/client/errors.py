@@ -17,8 +17,7 @@
         │                        WorkerLost, ServiceLost, SlowReader
         ├── DeadlineExceeded     WorkerTimeout, RequestTimeout
         ├── RunCancelled         somebody cancelled the run, or its last reader left
-        ├── RpcFailed            a gRPC service's own status: `details`
-        ├── ToolFailed           the tool's own exception: `error_type`, `details`
+        ├── ToolFailed           the tool's own exception: `error_type`, `details`; RpcFailed: a gRPC service's own status
         └── InternalError        UnreadableAnswer
 
 A problem of a type that is younger than this client is an instance of the group that its gRPC code belongs to.
@@ -26,7 +25,7 @@ A problem of a type that is younger than this client is an instance of the group
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.errors import CODES, Code, FieldError
@@ -354,12 +353,7 @@ class ToolFailed(GatewayProblem, slug="tool-error"):
 
 
 class RpcFailed(GatewayProblem, slug="rpc-error"):
-    """A gRPC service has ended the call with a status of its own: `code`."""
-
-    @property
-    def details(self) -> Sequence[Any]:
-        """The details of its google.rpc.Status, objects with an `@type`; empty without any."""
-        return tuple(self.document.get("details") or ())
+    """A gRPC service has ended the call with a status of its own: `code`; its details are in `document["details"]`."""
 
 
 class InternalError(GatewayProblem, slug="internal"):
@@ -401,7 +395,5 @@ def _status(document: Mapping[str, Any]) -> int:
 
 def _code(document: Mapping[str, Any], status: int) -> Code:
     """Return the gRPC code that a document names; where it names none, as a proxy's own page doesn't, its status's."""
-    try:
-        return Code[str(document.get("code"))]
-    except KeyError:
-        return next((code for code, row in CODES.items() if row.http_status == status), Code.UNKNOWN)
+    said = Code.__members__.get(str(document.get("code")))
+    return next((code for code, row in CODES.items() if row.http_status == status), Code.UNKNOWN) if said is None else said

@@ -374,7 +374,7 @@ class Run(RunSource, ToolSink):
         counts.run_ended(outcome.value, waited_s)
 
     def _decorate(self, metadata: Mapping[str, str]) -> Mapping[str, str]:
-        """Add what Snakepit adds to a final chunk, where the worker hasn't said it itself. The metadata of an rpc is the service's alone."""
+        """Add what Snakepit adds to a final chunk, where the worker hasn't said it itself; nothing to an rpc's."""
         if self.worker_id is None or self._watch.leased_at is None or is_rpc(self.tool):
             return metadata
         elapsed_ms = int((self._timers.time() - self._watch.leased_at) * 1000)

@@ -87,12 +87,26 @@ class StreamCall(Protocol):
         """Reset the stream (RST_STREAM CANCEL) at once; idempotent, and harmless after the end."""
 
 
+class WireCall(StreamCall, Protocol):
+    """A call as a channel has it."""
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the metadata that the peer has sent ahead of its first message; to be asked from `on_messages` on.
+
+        Values of `-bin` names are base64 text; of a repeated name the last one is there.
+        """
+
+
 class Channel(Protocol):
     """The connections to one worker. Reconnects by itself with back-off; a call made while down fails UNAVAILABLE."""
 
     @property
     def address(self) -> str:
         """`host:port`, `unix:/path` or `dns:///name:port`."""
+
+    @property
+    def connections(self) -> int:
+        """How many connections were made so far: on another one another program may answer. 0 where that isn't known."""
 
     def open_stream(
         self,
@@ -102,7 +116,7 @@ class Channel(Protocol):
         *,
         timeout_s: float | None = None,
         metadata: Metadata = (),
-    ) -> StreamCall:
+    ) -> WireCall:
         """Start a call with one request message and any number of answers; a unary method is one with a single answer.
 
         `method` is the full path, `/package.Service/Method`. `timeout_s` becomes `grpc-timeout` and is kept here

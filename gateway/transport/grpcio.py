@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 
 from gateway.errors import Code
-from gateway.transport.base import MESSAGE_LIMIT_BYTES, METADATA_LIMIT_BYTES, WINDOW_BYTES, CallStatus, Metadata, StreamCall, StreamSink
+from gateway.transport.base import MESSAGE_LIMIT_BYTES, METADATA_LIMIT_BYTES, WINDOW_BYTES, CallStatus, Metadata, StreamSink, WireCall
 from gateway.transport.headers import MetadataInvalid, check_metadata
 from gateway.transport.tls import TlsOptions
 from gateway.transport.unary import call_unary
@@ -93,6 +93,11 @@ class GrpcioChannel:
         return self._address
 
     @property
+    def connections(self) -> int:
+        # The core doesn't say.
+        return 0
+
+    @property
     def open_calls(self) -> int:
         """How many calls have not been told their end."""
         return len(self._calls)
@@ -105,7 +110,7 @@ class GrpcioChannel:
         *,
         timeout_s: float | None = None,
         metadata: Metadata = (),
-    ) -> StreamCall:
+    ) -> WireCall:
         """Do what base.Channel.open_stream says."""
         try:
             if self._closed:
@@ -162,13 +167,14 @@ class GrpcioChannel:
 class GrpcioCall:
     """base.StreamCall over one grpc.aio call."""
 
-    __slots__ = ("_call", "_cancelled", "_channel", "_reading", "sink")
+    __slots__ = ("_call", "_cancelled", "_channel", "_headers", "_reading", "sink")
 
     def __init__(self, channel: grpc.aio.Channel, call: Any, sink: StreamSink) -> None:
         self.sink = sink
         self._channel = channel
         self._call = call
         self._cancelled = False
+        self._headers: Mapping[str, str] = {}
         self._reading = asyncio.Event()
         self._reading.set()
         # A paused reader must still learn that the call's deadline has passed.
@@ -205,7 +211,11 @@ class GrpcioCall:
             self._call.cancel()  # a call that is merely dropped is never collected (grpc/grpc#43462)
         return CallStatus(Code.OK, await self._call.details() or "", trailers=_as_text(await self._call.trailing_metadata()))
 
+    def headers(self) -> Mapping[str, str]:
+        return self._headers
+
     async def _deliver(self) -> None:
+        self._headers = _as_text(await self._call.initial_metadata())
         read = self._call.read
         while True:
             if not self._reading.is_set():
@@ -268,6 +278,9 @@ class _RefusedCall:
 
     def cancel(self) -> None:
         self._status = CallStatus(Code.CANCELLED, "cancelled")
+
+    def headers(self) -> Mapping[str, str]:
+        return {}
 
 
 def _as_text(metadata: Any) -> dict[str, str]:
