@@ -24,6 +24,7 @@ from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.certificates import CertificatesNotUsable
 from gateway.configured import (
+    all_tls,
     certificates,
     configured_pools,
     connection_limits,
@@ -31,7 +32,6 @@ from gateway.configured import (
     hub_limits,
     quota_limits,
     tracing,
-    worker_tls,
 )
 from gateway.drain import Drain
 from gateway.endpoints import (
@@ -68,6 +68,8 @@ from gateway.pools import Pools
 from gateway.runs.hub import Hub
 from gateway.runs.journal import RunLines
 from gateway.runs.quotas import Quotas
+from gateway.services.options import ServiceOptions
+from gateway.services.pool import ServicePool
 from gateway.sessions import Sessions
 from gateway.settings import (
     LimitSettings,
@@ -99,7 +101,7 @@ class Gateway:
         self._transport: Transport | None = None
         self.pool_options = configured_pools(settings)
         # How the workers of each pool are spoken to, by its name.
-        self._worker_tls = {pool.name: worker_tls(pool) for pool in settings.pools}
+        self._worker_tls = all_tls(settings)
         self._pools = Pools(self.pool_options, self._make_pool)
         self.pools: Mapping[str, Pool] = self._pools.serving
         self.catalog = Catalog(self.pools.values())
@@ -182,12 +184,13 @@ class Gateway:
         Raises:
             SettingsError: a file for the TLS towards a worker can't be used; nothing was changed.
         """
-        before, self._worker_tls = self._worker_tls, {pool.name: worker_tls(pool) for pool in settings.pools}
+        before, self._worker_tls = self._worker_tls, all_tls(settings)
         spoken_to_otherwise = {name for name, tls in self._worker_tls.items() if name in before and before[name] != tls}
         return self._pools.change(configured_pools(settings), spoken_to_otherwise)
 
     def _make_pool(self, options: PoolOptions) -> Pool:
-        pool = Pool(options, partial(self._connect, tls=self._worker_tls.get(options.name)))
+        connect = partial(self._connect, tls=self._worker_tls.get(options.name))
+        pool = ServicePool(options, connect) if isinstance(options, ServiceOptions) else Pool(options, connect)
         # The hub is made of the first pools.
         pool.cause_of = lambda run_id: self.hub.cause_of(run_id)
         return pool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, final
@@ -27,6 +27,26 @@ class Affinity(StrEnum):
     STRICT_FAIL_FAST = "strict_fail_fast"
 
 
+def is_rpc(tool: str) -> bool:
+    """Return whether a name is that of a gRPC service's method, `package.Service/Method`; no tool's name has a slash."""
+    return "/" in tool
+
+
+@final
+class RpcRequest(Value):
+    """What a call of a gRPC service's method sends: its request message as it goes on the wire, and metadata.
+
+    `part` is the field of each answer that is passed on, by its name in JSON; empty: the whole answer.
+    """
+
+    __slots__ = ("message", "metadata", "part")
+
+    def __init__(self, message: bytes, metadata: Sequence[tuple[str, str]] = (), part: str = "") -> None:
+        self.message = message
+        self.metadata = metadata
+        self.part = part
+
+
 @final
 class ToolCall(Value):
     """A tool, its checked arguments, and where and how long it may run.
@@ -34,6 +54,7 @@ class ToolCall(Value):
     `arguments` holds JSON values; `binary` raw bytes that replace an argument of the same name. `timeout_s` is
     the budget of the whole run, queue included. `metadata` reaches the adapter as its session context's
     `request_metadata`. `pool` and `affinity` None: the tool's pool and that pool's own setting.
+    `rpc`: the tool is a gRPC service's method, and this is what is sent; None: `arguments` are, once they are made a message.
     `caller` is who asked, `correlation` what ties the run to other systems' records; `trace` hears what becomes of it, None: nobody does.
     """
 
@@ -47,6 +68,7 @@ class ToolCall(Value):
         "affinity",
         "metadata",
         "binary",
+        "rpc",
         "caller",
         "correlation",
         "trace",
@@ -63,6 +85,7 @@ class ToolCall(Value):
         affinity: Affinity | None = None,
         metadata: Mapping[str, str] = NOTHING,
         binary: Mapping[str, bytes] = NOTHING,
+        rpc: RpcRequest | None = None,
         caller: Caller = ANONYMOUS,
         correlation: Correlation = UNCORRELATED,
         trace: Trace | None = None,
@@ -76,6 +99,7 @@ class ToolCall(Value):
         self.affinity = affinity
         self.metadata = metadata
         self.binary = binary
+        self.rpc = rpc
         self.caller = caller
         self.correlation = correlation
         self.trace = trace

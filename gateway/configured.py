@@ -22,11 +22,15 @@ from gateway.guard import ConnectionLimits
 from gateway.runs.hub import HubLimits
 from gateway.runs.policy import RunLimits
 from gateway.runs.quotas import CallerLimits, QuotaLimits
+from gateway.services.descriptors import DescriptorError, read_descriptor_set
+from gateway.services.directory import Directory
+from gateway.services.options import ServiceOptions
 from gateway.settings import (
     CallerLimitSettings,
     LimitSettings,
     PoolSettings,
     ServerSettings,
+    ServiceSettings,
     Settings,
     SettingsError,
     TracingSettings,
@@ -81,13 +85,19 @@ def demo_adapter() -> Path:
 
 
 def pools_of(settings: Settings) -> tuple[PoolSettings, ...]:
-    """Return the pools of the settings; without any, the demo tools' pool."""
-    return settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)
+    """Return the pools of the settings; without any, and without a service, the demo tools' pool."""
+    if settings.pools or settings.services:
+        return settings.pools
+    return (PoolSettings(adapter=str(demo_adapter()), size=4),)
 
 
 def configured_pools(settings: Settings) -> list[PoolOptions]:
-    """Return what the pools are told."""
-    return [pool_options(pool) for pool in pools_of(settings)]
+    """Return what the pools are told, those of the services behind all others.
+
+    Raises:
+        SettingsError: a service's descriptor set can't be used.
+    """
+    return [*map(pool_options, pools_of(settings)), *map(service_options, settings.services)]
 
 
 def pool_options(pool: PoolSettings) -> PoolOptions:
@@ -96,7 +106,44 @@ def pool_options(pool: PoolSettings) -> PoolOptions:
     return PoolOptions(kind="local" if pool.adapter is not None else "addresses", **values)
 
 
-def worker_tls(pool: PoolSettings) -> TlsOptions | None:
+def service_options(service: ServiceSettings) -> ServiceOptions:
+    """Return what a service's pool is told, from its settings.
+
+    Raises:
+        SettingsError: its descriptor set can't be used.
+    """
+    values = service.model_dump(exclude={"name", "address", "tls", "descriptor_set", "services", "headers_in", "headers_out"})
+    services = service.services or None
+    directory = None
+    if service.descriptor_set is not None:
+        try:
+            directory = Directory(read_descriptor_set(service.descriptor_set.read_bytes()), services)
+        except (OSError, DescriptorError) as exc:
+            raise SettingsError(f"service {service.pool!r}: descriptor_set: {exc}") from exc
+    return ServiceOptions(
+        name=service.pool,
+        kind="rpc",
+        addresses=(service.address,),
+        directory=directory,
+        fingerprint="" if directory is None else directory.fingerprint,
+        services=services,
+        headers_in=frozenset(service.headers_in),
+        headers_out=frozenset(service.headers_out),
+        **values,
+    )
+
+
+def all_tls(settings: Settings) -> dict[str, TlsOptions | None]:
+    """Return how the workers of each pool and each service are spoken to, by its name.
+
+    Raises:
+        SettingsError: a file can't be used.
+    """
+    pools = {pool.name: worker_tls(pool) for pool in settings.pools}
+    return pools | {service.pool: worker_tls(service) for service in settings.services}
+
+
+def worker_tls(pool: PoolSettings | ServiceSettings) -> TlsOptions | None:
     """Return how a pool's workers are spoken to; None: without TLS.
 
     Raises:
@@ -109,7 +156,8 @@ def worker_tls(pool: PoolSettings) -> TlsOptions | None:
     try:
         options.ssl_context()
     except OSError as exc:
-        raise SettingsError(f"pool {pool.name!r}: tls: {exc}") from exc
+        what = f"service {pool.pool!r}" if isinstance(pool, ServiceSettings) else f"pool {pool.name!r}"
+        raise SettingsError(f"{what}: tls: {exc}") from exc
     return options
 
 

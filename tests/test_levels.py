@@ -21,6 +21,7 @@ LEVELS = (
     },
     {"endpoints", "bridge"},
     {"runs"},
+    {"services"},
     {"workers", "runlog", "sessions", "auth"},
     {"transport"},
     {"codec", "telemetry"},

@@ -15,12 +15,12 @@ What "the last subscriber leaves" means is the policy's (`OnDisconnect`); subscr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 from gateway import timers
-from gateway.call import ToolCall
+from gateway.call import ToolCall, is_rpc
 from gateway.caller import Caller
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
@@ -214,6 +214,9 @@ class Run(RunSource, ToolSink):
             # Only a gRPC caller can have an argument that JSON has no word for.
             self._end(Outcome.ERROR, GatewayError("invalid-arguments", f"An argument can't be sent as JSON: {exc}"))
             return
+        except GatewayError as error:
+            self._end(Outcome.ERROR, error)
+            return
         deadlines = self.policy.deadlines
         if deadlines.idle_s is not None or deadlines.first_chunk_s is not None:
             self._timer.cancel()
@@ -264,6 +267,10 @@ class Run(RunSource, ToolSink):
         # Last: who is cut leaves at once, which may end the run.
         if self._sheds:
             self._shed(before_bytes)
+
+    def on_headers(self, headers: Sequence[tuple[str, str]]) -> None:
+        """Keep them for those who answer with headers of their own."""
+        self.headers = headers
 
     def on_end(self, end: ToolEnd) -> None:
         """The call has ended."""
@@ -367,8 +374,8 @@ class Run(RunSource, ToolSink):
         counts.run_ended(outcome.value, waited_s)
 
     def _decorate(self, metadata: Mapping[str, str]) -> Mapping[str, str]:
-        """Add what Snakepit adds to a final chunk, where the worker hasn't said it itself."""
-        if self.worker_id is None or self._watch.leased_at is None:
+        """Add what Snakepit adds to a final chunk, where the worker hasn't said it itself; nothing to an rpc's."""
+        if self.worker_id is None or self._watch.leased_at is None or is_rpc(self.tool):
             return metadata
         elapsed_ms = int((self._timers.time() - self._watch.leased_at) * 1000)
         return {"execution_time_ms": str(elapsed_ms), "tool_type": "remote", "worker_id": self.worker_id, **metadata}

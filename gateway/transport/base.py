@@ -105,7 +105,17 @@ class StreamCall(Protocol):
         """Reset the stream (RST_STREAM CANCEL) at once; idempotent, and harmless after the end."""
 
 
-class DuplexCall(StreamCall, Protocol):
+class WireCall(StreamCall, Protocol):
+    """A call as a channel has it."""
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the metadata that the peer has sent ahead of its first message; to be asked from `on_messages` on.
+
+        Values of `-bin` names are base64 text; of a repeated name the last one is there.
+        """
+
+
+class DuplexCall(WireCall, Protocol):
     """One call in progress whose request messages come one by one."""
 
     def send(self, message: bytes) -> bool:
@@ -130,6 +140,10 @@ class Channel(Protocol):
     def address(self) -> str:
         """`host:port`, `unix:/path` or `dns:///name:port`."""
 
+    @property
+    def connections(self) -> int:
+        """How many connections were made so far: on another one another program may answer. 0 where that isn't known."""
+
     def open_stream(
         self,
         method: str,
@@ -138,7 +152,7 @@ class Channel(Protocol):
         *,
         timeout_s: float | None = None,
         metadata: Metadata = (),
-    ) -> StreamCall:
+    ) -> WireCall:
         """Start a call with one request message and any number of answers; a unary method is one with a single answer.
 
         `method` is the full path, `/package.Service/Method`. `timeout_s` becomes `grpc-timeout` and is kept here
@@ -165,7 +179,7 @@ class Channel(Protocol):
 
 
 # The stream window we offer: what a paused call may still deliver.
-WINDOW_BYTES = 1 << 18
+WINDOW_BYTES = 1 << 17
 # What of a duplex call waits to be sent: from HIGH on its caller is to wait, until LOW is left; at LIMIT it is refused.
 UNSENT_HIGH_BYTES = 1 << 16
 UNSENT_LOW_BYTES = 1 << 14

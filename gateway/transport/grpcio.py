@@ -24,8 +24,8 @@ from gateway.transport.base import (
     DuplexCall,
     DuplexSink,
     Metadata,
-    StreamCall,
     StreamSink,
+    WireCall,
 )
 from gateway.transport.grpciocall import GrpcioCall, RefusedCall, from_base64
 from gateway.transport.grpcioduplex import GrpcioDuplexCall
@@ -97,6 +97,11 @@ class GrpcioChannel:
         return self._address
 
     @property
+    def connections(self) -> int:
+        # The core doesn't say.
+        return 0
+
+    @property
     def open_calls(self) -> int:
         """How many calls have not been told their end."""
         return len(self._calls)
@@ -109,7 +114,7 @@ class GrpcioChannel:
         *,
         timeout_s: float | None = None,
         metadata: Metadata = (),
-    ) -> StreamCall:
+    ) -> WireCall:
         """Do what base.Channel.open_stream says."""
         try:
             wire_metadata = self._checked(metadata)

@@ -28,13 +28,14 @@ _CODES: Mapping[grpc.StatusCode, Code] = {code: Code.from_wire(code.value[0]) fo
 class GrpcioCall:
     """base.StreamCall over one grpc.aio call."""
 
-    __slots__ = ("_call", "_cancelled", "_channel", "_ended_as", "_reading", "sink")
+    __slots__ = ("_call", "_cancelled", "_channel", "_ended_as", "_headers", "_reading", "sink")
 
     def __init__(self, channel: grpc.aio.Channel, call: Any, sink: StreamSink) -> None:
         self.sink = sink
         self._channel = channel
         self._call = call
         self._cancelled = False
+        self._headers: Mapping[str, str] = {}
         # How the call ends where it was ended here.
         self._ended_as = CallStatus(Code.CANCELLED, "cancelled")
         self._reading = asyncio.Event()
@@ -82,7 +83,11 @@ class GrpcioCall:
             self._call.cancel()  # a call that is merely dropped is never collected (grpc/grpc#43462)
         return CallStatus(Code.OK, await self._call.details() or "", trailers=_as_text(await self._call.trailing_metadata()))
 
+    def headers(self) -> Mapping[str, str]:
+        return self._headers
+
     async def _deliver(self) -> None:
+        self._headers = _as_text(await self._call.initial_metadata())
         read = self._call.read
         while True:
             if not self._reading.is_set():
@@ -134,6 +139,9 @@ class RefusedCall:
 
     def resume_reading(self) -> None:
         pass
+
+    def headers(self) -> Mapping[str, str]:
+        return {}
 
     def send(self, message: bytes) -> bool:
         return False

@@ -20,7 +20,7 @@ import logging
 
 from gateway.errors import Code
 from gateway.transport.address import TcpAddress, parse_address
-from gateway.transport.base import MESSAGE_LIMIT_BYTES, CallStatus, DuplexCall, DuplexSink, Metadata, StreamCall, StreamSink
+from gateway.transport.base import MESSAGE_LIMIT_BYTES, CallStatus, DuplexCall, DuplexSink, Metadata, StreamSink, WireCall
 from gateway.transport.connection import ClientConnection
 from gateway.transport.dialer import Dialer, DialFailed
 from gateway.transport.headers import MetadataInvalid, check_metadata
@@ -74,10 +74,15 @@ class LaneChannel:
         self._waiting: dict[LaneCall, None] = {}  # in order; a dict, so that a cancelled one leaves at once
         self._dial: asyncio.Task[Link | str] | None = None
         self._closed = False
+        self._connections = 0
 
     @property
     def address(self) -> str:
         return self._address
+
+    @property
+    def connections(self) -> int:
+        return self._connections
 
     @property
     def open_calls(self) -> int:
@@ -92,7 +97,7 @@ class LaneChannel:
         *,
         timeout_s: float | None = None,
         metadata: Metadata = (),
-    ) -> StreamCall:
+    ) -> WireCall:
         """Do what base.Channel.open_stream says."""
         call = LaneCall(self, method, request, sink, timeout_s, metadata)
         self._begin(call, self._refusal(request, timeout_s, metadata))
@@ -224,6 +229,7 @@ class LaneChannel:
             made.close("the channel was closed")
         elif made.usable:
             self._links.append(made)
+            self._connections += 1
             self._admit()
         else:  # lost between its greeting and now
             self._refuse_waiting("the worker closed the connection")

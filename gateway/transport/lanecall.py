@@ -13,6 +13,7 @@ first wins: the peer's status, the deadline's timer, or `cancel`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Protocol
 
 from gateway import timers
@@ -71,6 +72,9 @@ class LaneCall(Stream):
 
     def cancel(self) -> None:
         self.end(CallStatus(Code.CANCELLED, "cancelled"))
+
+    def headers(self) -> Mapping[str, str]:
+        return self.answer_headers
 
     # -- for the channel and the link ----------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum, auto
 
+from gateway.call import NOTHING
 from gateway.errors import Code
 from gateway.transport.base import CallStatus
 from gateway.transport.messages import MessageAssembler, MessageError
@@ -42,6 +43,7 @@ class Stream:
 
     __slots__ = (
         "_assembler",
+        "answer_headers",
         "at_border",
         "id",
         "messages",
@@ -69,6 +71,8 @@ class Stream:
         self.send_window = 0
         # Whether an answer is under way and the next byte of DATA begins a message.
         self.at_border = False
+        # The header block that began the answer; shared with others, not to be changed.
+        self.answer_headers: Mapping[str, str] = NOTHING
         # Made for the first message that is cut: many streams never see one.
         self._assembler: MessageAssembler | None = None
 
@@ -94,6 +98,7 @@ class Stream:
         if end_stream:
             return status_from_trailers(fields)
         self.state = StreamState.ANSWERED
+        self.answer_headers = fields
         self.at_border = True
         return None
 
