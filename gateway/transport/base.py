@@ -4,9 +4,12 @@ Implemented by grpcio.py (the C core) and lane.py (asyncio HTTP/2); used by work
 protocols do: a sink is called from the event loop with all messages that arrived together, so a stream needs
 no task of its own and a batch no task switch.
 
-A call's life: `open_stream` -> `on_messages`* -> `on_close` exactly once. After `cancel()` nothing more is
+A call's life: `open_stream` or `open_duplex` -> `on_messages`* -> `on_close` exactly once. After `cancel()` nothing more is
 delivered but that `on_close` (CANCELLED). Sink methods are called from the event loop, never from within
-`open_stream`, `cancel`, `pause_reading` or `resume_reading`; they must not raise and must not block.
+a method of the channel or the call; they must not raise and must not block.
+
+A duplex call sends as asyncio's transports write: `send` keeps what the peer's windows have no room for and says when to
+wait, the sink's `on_sendable` when to go on. What waits is bounded, so a caller that doesn't wait is refused.
 """
 
 from __future__ import annotations
@@ -56,6 +59,10 @@ class CallFailed(Exception):
         self.status = status
 
 
+class SendRefused(Exception):
+    """A message can't be sent on a call: it is too large, came after `end_sending`, or too much waits to be sent already."""
+
+
 @trait
 class StreamSink:
     """Who a call delivers to."""
@@ -68,6 +75,17 @@ class StreamSink:
 
     def on_close(self, status: CallStatus) -> None:
         """The call is over; called exactly once, after the last message."""
+        raise NotImplementedError
+
+
+@trait
+class DuplexSink(StreamSink):
+    """Who a call with many request messages delivers to."""
+
+    __slots__ = ()
+
+    def on_sendable(self) -> None:
+        """There is room again, after a `send` that returned False: at most UNSENT_LOW_BYTES are left to be sent."""
         raise NotImplementedError
 
 
@@ -97,6 +115,24 @@ class WireCall(StreamCall, Protocol):
         """
 
 
+class DuplexCall(WireCall, Protocol):
+    """One call in progress whose request messages come one by one."""
+
+    def send(self, message: bytes) -> bool:
+        """Send a message after those before it; return whether there is room for more.
+
+        False: UNSENT_HIGH_BYTES or more wait for the peer, so wait for `on_sendable`; or the call is over, whose `on_close` was
+        called or is about to be, and the message was dropped.
+
+        Raises:
+            SendRefused: the message is over MESSAGE_LIMIT_BYTES, `end_sending` was called, or UNSENT_LIMIT_BYTES wait already.
+                Nothing was sent; the call goes on.
+        """
+
+    def end_sending(self) -> None:
+        """Say that there are no more messages (half-close), behind those sent before. Idempotent; answers may go on coming."""
+
+
 class Channel(Protocol):
     """The connections to one worker. Reconnects by itself with back-off; a call made while down fails UNAVAILABLE."""
 
@@ -124,6 +160,13 @@ class Channel(Protocol):
         it with RESOURCE_EXHAUSTED. Never raises: what fails is told to the sink.
         """
 
+    def open_duplex(self, method: str, sink: DuplexSink, *, timeout_s: float | None = None, metadata: Metadata = ()) -> DuplexCall:
+        """Start a call with any number of request messages and answers; else as `open_stream`.
+
+        Its headers leave at once, so that the peer may answer before the first message. Messages may be sent from now on, also
+        while there is no connection yet. The peer may end the call before `end_sending`: what was not sent is dropped then.
+        """
+
     async def unary(self, method: str, request: bytes, *, timeout_s: float, metadata: Metadata = ()) -> bytes:
         """Make a call and return its one answer. A cancelled task cancels the call.
 
@@ -137,6 +180,10 @@ class Channel(Protocol):
 
 # The stream window we offer: what a paused call may still deliver.
 WINDOW_BYTES = 1 << 17
+# What of a duplex call waits to be sent: from HIGH on its caller is to wait, until LOW is left; at LIMIT it is refused.
+UNSENT_HIGH_BYTES = 1 << 16
+UNSENT_LOW_BYTES = 1 << 14
+UNSENT_LIMIT_BYTES = 1 << 20
 # Snakepit's limit on both sides.
 MESSAGE_LIMIT_BYTES = 100 * 1024 * 1024
 # Room for a status message with a traceback in it: the default of 8 KiB makes such a call RESOURCE_EXHAUSTED.

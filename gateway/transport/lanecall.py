@@ -33,6 +33,9 @@ class Carrier(Protocol):
     def credit(self, call: LaneCall) -> None:
         """Note that a paused call reads again."""
 
+    def feed(self, call: LaneCall) -> None:
+        """Note that a call's Outgoing has something to send."""
+
 
 class LaneCall(Stream):
     """base.StreamCall; also the stream that the connection keeps for it, so nothing is looked up on delivery."""

@@ -20,6 +20,7 @@ from gateway.call import NOTHING
 from gateway.errors import Code
 from gateway.transport.base import CallStatus
 from gateway.transport.messages import MessageAssembler, MessageError
+from gateway.transport.outgoing import Outgoing
 from gateway.transport.status import status_from_http, status_from_trailers
 
 
@@ -46,6 +47,7 @@ class Stream:
         "at_border",
         "id",
         "messages",
+        "outgoing",
         "paused",
         "send_window",
         "state",
@@ -64,6 +66,8 @@ class Stream:
         self.uncredited = 0
         # The request's bytes that the peer's windows have no room for, and the stream's window for them.
         self.unsent: memoryview | None = None
+        # What comes after that; None where the request is one message, known from the beginning.
+        self.outgoing: Outgoing | None = None
         self.send_window = 0
         # Whether an answer is under way and the next byte of DATA begins a message.
         self.at_border = False
@@ -71,6 +75,11 @@ class Stream:
         self.answer_headers: Mapping[str, str] = NOTHING
         # Made for the first message that is cut: many streams never see one.
         self._assembler: MessageAssembler | None = None
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether the peer has yet to hear that the request is complete."""
+        return self.unsent is not None or (self.outgoing is not None and not self.outgoing.closed)
 
     def take_headers(self, fields: Mapping[str, str], end_stream: bool) -> CallStatus | None:
         """Take a header block; return the status if it ends the call."""
