@@ -36,6 +36,7 @@ from gateway.configured import (
 from gateway.drain import Drain
 from gateway.endpoints import (
     admin,
+    annotated,
     asyncapi,
     background,
     call,
@@ -47,6 +48,8 @@ from gateway.endpoints import (
     openapi,
     probe,
     problem,
+    rpc,
+    rpccatalogue,
     runs,
     sessions,
     signin,
@@ -56,11 +59,13 @@ from gateway.endpoints import (
     websocket,
 )
 from gateway.endpoints.duplex import SocketSettings
+from gateway.endpoints.endpoint import RPC
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.gauges import Gauges
 from gateway.endpoints.options import OptionLimits
 from gateway.endpoints.requests import CallReader, RequestLimits
 from gateway.endpoints.response import StreamTiming
+from gateway.endpoints.rpcrequests import RpcReader
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.endpoints.visit import AccessLog
@@ -82,7 +87,7 @@ from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
 from gateway.transport.base import Channel
 from gateway.transport.tls import TlsOptions
-from gateway.workers.catalog import Catalog
+from gateway.workers.catalog import Catalog, Tool
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
 
@@ -290,16 +295,25 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         debug=server.debug,
     )
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
-    app.express = {"stream": stream_tool, "call": call_tool}
+    rpcs = rpc.RpcResponses(RpcReader(reader), responses)
+    call_rpc = rpc.endpoint(rpcs)
+    app.express = {"stream": stream_tool, "call": call_tool, RPC: call_rpc}
     app.exposure = exposure(server)
     app.on_error = partial(problem.respond, debug=server.debug)
     app.on_socket_refused = websocket.refuse
     access = gateway.access
     admission = None if access is None else access.admission(gateway.hub)
     check = None if admission is None else admission.check_first_frame
+
+    def offered() -> list[Tool]:
+        return [*gateway.catalog.list(), *gateway.catalog.methods()]
+
+    build = openapi.build if access is None else openapi.build_secured
     routers: tuple[APIRouter, ...] = (
         stream.router(stream_tool),
         call.router(call_tool),
+        rpccatalogue.router(gateway.catalog),
+        rpc.router(call_rpc),
         tools.router(gateway.catalog),
         background.router(reader, responses),
         runs.router(gateway.hub, reader, responses),
@@ -307,7 +321,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         admin.router(gateway.hub),
         health.router(gateway.hub),
         docs.router(),
-        itemschemas.router(gateway.catalog.list, partial(openapi.build if access is None else openapi.build_secured, app)),
+        itemschemas.router(offered, lambda some: build(app, some, annotated_routes.routes())),
         asyncapi.router(gateway.catalog.list),
         websocket.router(reader, socket_settings, gateway.sockets, check),
         console.router(),
@@ -326,7 +340,11 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     for router in routers:
         app.include_router(router)
     describe = openapi.install if access is None else openapi.install_secured
-    describe(app, gateway.catalog.list)
+    describe(app, offered, lambda: annotated_routes.routes())
+    annotated_routes = annotated.AnnotatedRoutes(gateway.catalog, annotated.own_templates(app))
+    annotated.install(app, annotated_routes, rpcs)
+    if refused := annotated_routes.look():
+        raise SettingsError("; ".join(refused))
     return app
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final
 
 from gateway.caller import ANONYMOUS, Caller
 from gateway.correlation import UNCORRELATED, Correlation, Trace
@@ -32,19 +32,33 @@ def is_rpc(tool: str) -> bool:
     return "/" in tool
 
 
+class AnswerCodec(Protocol):
+    """What makes JSON of a method's answers: of all of each (codec/protojson), or of a part (services/binding.py)."""
+
+    def to_json(self, message: bytes) -> bytes:
+        """Return a message from the wire as JSON text.
+
+        Raises:
+            GatewayError: `unreadable-answer`.
+        """
+
+    def to_json_all(self, messages: Sequence[bytes]) -> list[bytes]:
+        """Return a batch of messages as JSON texts, in order. Raises as `to_json` does."""
+
+
 @final
 class RpcRequest(Value):
     """What a call of a gRPC service's method sends: its request message as it goes on the wire, and metadata.
 
-    `part` is the field of each answer that is passed on, by its name in JSON; empty: the whole answer.
+    `answers` makes JSON of what comes; None: the method's own.
     """
 
-    __slots__ = ("message", "metadata", "part")
+    __slots__ = ("message", "metadata", "answers")  # noqa: RUF023
 
-    def __init__(self, message: bytes, metadata: Sequence[tuple[str, str]] = (), part: str = "") -> None:
+    def __init__(self, message: bytes, metadata: Sequence[tuple[str, str]] = (), answers: AnswerCodec | None = None) -> None:
         self.message = message
         self.metadata = metadata
-        self.part = part
+        self.answers = answers
 
 
 @final

@@ -13,6 +13,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.call import is_rpc
 from gateway.caller import Caller
 from gateway.codec import documents, ratelimit
 from gateway.endpoints.connection import Connection
@@ -30,8 +31,8 @@ class CollectedRun(Response):
     """One reader of a run, answered when it has ended.
 
     Streaming: `{"chunks":[…],"end":{…}}`, and `"gaps":[…]` where chunks were gone before it came; a failure is its
-    problem document with the chunks that came before it. Unary: `{"result":…,"metadata":…}`. More than `limit_bytes` of chunks: the
-    run is left and the answer is 413. `headers` are added to the answer's.
+    problem document with the chunks that came before it. Unary: `{"result":…,"metadata":…}`; of an rpc the answer as it is, with all
+    metadata as headers. More than `limit_bytes` of chunks: the run is left and the answer is 413. `headers` are added to the answer's.
     """
 
     def __init__(
@@ -101,19 +102,27 @@ class CollectedRun(Response):
         instance = f"/v1/runs/{self._run.id}"
         account = self._run.account
         limits = {} if account is None else ratelimit.fields(account.quotas())
-        headers = {"Cache-Control": "no-store", "Vary": "Accept", "Content-Location": instance, **limits}
+        headers = {**self._passed(end), "Cache-Control": "no-store", "Vary": "Accept", "Content-Location": instance, **limits}
         if end.error is not None:
             failure = problem_response(end.error, instance=instance, trace_id=self._run.trace_id, debug=self._debug)
             if not self._payloads:
+                failure.headers.update(self._passed(end))
                 return failure
             body = b'%b,"chunks":[%b]}' % (bytes(failure.body)[:-1], b",".join(self._payloads))
             return ProblemResponse(body, failure.status_code, headers)
         if self._run.streaming:
             body = whole(self._payloads, self._gaps, end, instance)
+        elif is_rpc(self._run.tool):
+            body = self._payloads[0] if self._payloads else b"null"
         else:
             result = self._payloads[0] if self._payloads else b"null"
             body = b'{"result":%b,"metadata":%b}' % (result, orjson.dumps(dict(end.metadata)))
         return Response(body, 200, headers, MEDIA_TYPE)
+
+    def _passed(self, end: Ended) -> dict[str, str]:
+        """Return what a service has said of its answer as headers; the last of it too, where that stands nowhere else."""
+        run = self._run
+        return {**dict(run.headers), **(end.metadata if is_rpc(run.tool) and not run.streaming else {})}
 
 
 def whole(payloads: Sequence[bytes], gaps: Sequence[Gap], end: Ended, instance: str) -> bytes:

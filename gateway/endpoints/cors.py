@@ -27,7 +27,7 @@ EXPOSED = (
     "WWW-Authenticate",
     "X-Request-Id",
 )
-METHODS = "GET, HEAD, POST, DELETE"
+METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 # How long a browser may remember the answer to a preflight: Chromium's limit is two hours.
 PREFLIGHT_MAX_AGE_S = 600
 

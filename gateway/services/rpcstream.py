@@ -7,11 +7,9 @@ one `on_chunks`; nothing is done for each message but its translation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast, final
+from typing import cast, final
 
-import orjson
-
-from gateway.call import NOTHING, ToolCall
+from gateway.call import NOTHING, AnswerCodec, ToolCall
 from gateway.correlation import CORRELATION_HEADER
 from gateway.errors import Code, GatewayError, RpcFailed
 from gateway.services.metadata import headers_of
@@ -31,9 +29,9 @@ class RpcStream(StreamSink):
     __slots__ = (
         "_answers",
         "_cancelled",
+        "_codec",
         "_failure",
         "_give_back",
-        "_part",
         "_sink",
         "_stream",
         "_timeout_s",
@@ -50,7 +48,8 @@ class RpcStream(StreamSink):
         self._timeout_s = timeout_s
         self._sink = sink
         self._give_back = give_back
-        self._part = "" if call.rpc is None else call.rpc.part
+        answers = None if call.rpc is None else call.rpc.answers
+        self._codec: AnswerCodec = self._tool.method.response if answers is None else answers
         self._stream: WireCall | None = None
         self._cancelled = False
         self._failure: GatewayError | None = None
@@ -100,11 +99,8 @@ class RpcStream(StreamSink):
         if not self._tool.method.kind.server_streams and self._answers > 1:
             self._give_up(RpcFailed(Code.INTERNAL, f"{self._tool.name} is no streaming method, but answered more than once"))
             return
-        codec = self._tool.method.response
         try:
-            payloads = codec.to_json_all(messages)
-            if self._part:
-                payloads = [_part_of(payload, self._part) for payload in payloads]
+            payloads = self._codec.to_json_all(messages)
         except GatewayError as error:
             payloads = self._readable(messages)
             self._give_up(error)
@@ -136,22 +132,15 @@ class RpcStream(StreamSink):
         payloads: list[bytes] = []
         for message in messages:
             try:
-                payload = self._tool.method.response.to_json(message)
+                payloads.append(self._codec.to_json(message))
             except GatewayError:
                 break
-            payloads.append(_part_of(payload, self._part) if self._part else payload)
         return payloads
 
     def _give_up(self, error: GatewayError) -> None:
         self._failure = error
         if self._stream is not None:
             self._stream.cancel()
-
-
-def _part_of(payload: bytes, name: str) -> bytes:
-    """Return one member of a JSON object; null where it has no such."""
-    value: Any = orjson.loads(payload)
-    return orjson.dumps(value.get(name))
 
 
 def execute_rpc(

@@ -70,6 +70,10 @@ class Catalog:
         """Return every method of a gRPC service, in the same order."""
         return self._of(pool for pool in self._pools if pool.kind == RPC)
 
+    def services(self) -> Tools:
+        """Return one method of each service's pool that has any: enough to see whether what they offer has changed."""
+        return [next(iter(pool.tools.values())) for pool in self._pools if pool.kind == RPC and pool.tools]
+
     def _pool(self, name: str) -> Pool:
         for pool in self._pools:
             if pool.name == name:

@@ -3,6 +3,6 @@
 `Codecs` makes one `MessageCodec` for each type of a pool. codec.py is the way in; without I/O.
 """
 
-from gateway.codec.protojson.codec import Codecs, MessageCodec
+from gateway.codec.protojson.codec import WELL_KNOWN, Codecs, MessageCodec
 
-__all__ = ["Codecs", "MessageCodec"]
+__all__ = ["WELL_KNOWN", "Codecs", "MessageCodec"]

@@ -8,17 +8,28 @@ Source: protobuf.dev/programming-guides/json.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any as JsonValue
 
 import orjson
 from google.protobuf import json_format
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from gateway.errors import FieldError, GatewayError
+
+# The types that have a form of their own in JSON, and no fields there. (Empty is as any other.)
+WELL_KNOWN = frozenset(
+    f"google.protobuf.{name}"
+    for name in (
+        *("Any", "Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value"),
+        *("DoubleValue", "FloatValue", "Int64Value", "UInt64Value", "Int32Value", "UInt32Value", "BoolValue", "StringValue", "BytesValue"),
+    )
+)
+_NUMBERS_AS_TEXT = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 
 
 class Codecs:
@@ -63,6 +74,20 @@ class MessageCodec:
             return json_format.MessageToDict(self._class.FromString(message), descriptor_pool=self._pool)
         except (DecodeError, json_format.Error, TypeError, ValueError, RecursionError) as exc:
             raise GatewayError("unreadable-answer", f"a {self.full_name} can't be read: {exc}") from exc
+
+    def default_of(self, field: FieldDescriptor) -> JsonValue:
+        """Return what a field of the message is as JSON where it is not set: 0, "", [] …; null for a message."""
+        if field.is_repeated:
+            return {} if field.message_type is not None and field.message_type.GetOptions().map_entry else []
+        if field.message_type is not None:
+            return None
+        if field.enum_type is not None:
+            return field.enum_type.values_by_number[int(field.default_value)].name
+        if field.cpp_type in _NUMBERS_AS_TEXT:
+            return str(field.default_value)
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            return base64.b64encode(bytes(field.default_value)).decode()
+        return field.default_value
 
     def from_json(self, value: JsonValue) -> bytes:
         """Return the message that a JSON value says, as it goes on the wire.
