@@ -341,7 +341,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         app.include_router(router)
     describe = openapi.install if access is None else openapi.install_secured
     describe(app, offered, lambda: annotated_routes.routes())
-    annotated_routes = annotated.AnnotatedRoutes(gateway.catalog, annotated.own_templates(app))
+    annotated_routes = annotated.AnnotatedRoutes(gateway.catalog, annotated.own_templates((*routers, app.router)))
     annotated.install(app, annotated_routes, rpcs)
     if refused := annotated_routes.look():
         raise SettingsError("; ".join(refused))

@@ -15,8 +15,10 @@ from urllib.parse import quote
 
 import structlog
 from fastapi import FastAPI, Request
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.endpoints.authentication import ADMIN_FOLDER, OPEN_FOLDERS
 from gateway.endpoints.head import RequestHead
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import read_body
@@ -149,10 +151,13 @@ class AnnotatedPaths:
         await refusal(scope, receive, send)
 
 
-def own_templates(app: FastAPI) -> list[str]:
-    """Return the paths of an app's routes as templates of google.api.http have them."""
-    paths = dict.fromkeys(path for route in app.routes if (path := getattr(route, "path", "")))
-    return [_WHOLE_REST.sub(r"{\1=**}", path) for path in paths]
+def own_templates(routers: Iterable[Router]) -> list[str]:
+    """Return the paths of routers' routes as templates of google.api.http have them, and the folders in which other rules hold."""
+    paths = (path for router in routers for route in router.routes if (path := getattr(route, "path", "")))
+    # No annotation can end in a slash.
+    paths = {path for path in paths if path == "/" or not path.endswith("/")}
+    folders = [f"{folder}**" for folder in (*OPEN_FOLDERS, ADMIN_FOLDER)]
+    return [*(_WHOLE_REST.sub(r"{\1=**}", path) for path in paths), *folders]
 
 
 def install(app: FastAPI, routes: AnnotatedRoutes, rpcs: RpcResponses) -> None:
