@@ -15,6 +15,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.reflection_pb2 import DESCRIPTOR as REFLECTION
 
+from gateway.app import Gateway
+from gateway.errors import GatewayError
+from gateway.settings import PoolSettings, ServerSettings, ServiceSettings, Settings
 from tests.conftest import Running, Serve, until, within
 from tests.endpoints.conftest import JSON, SSE, messages, problem, raw
 from tests.endpoints.people import ADA, ADMIN, EVE, auth, person
@@ -227,3 +230,24 @@ async def test_a_run_is_its_callers(serve: Serve, library_server: library.Server
         started = await running.client.post(f"{RPC}/Count", json={"to": 1}, headers={**ADA.bearer, "Prefer": "respond-async"})
         run = started.json()["run"]
         problem(await running.client.get(f"/v1/runs/{run}", headers=bob.bearer), 404, "run-not-found")
+
+
+async def test_a_reload_adds_services_and_takes_them_away(library_server: library.Server) -> None:
+    pools = (PoolSettings(addresses=("unix:/nowhere",)),)
+    without = Settings(server=ServerSettings(grpc_address=""), pools=pools)
+    with_it = without.model_copy(update={"services": (ServiceSettings(name="library", address=library_server.address),)})
+    gateway = Gateway(without)
+    async with gateway.run():
+        # Once its first try to reach a worker is over, the pools run.
+        await gateway.pools["default"].started()  # type: ignore[attr-defined]
+        with pytest.raises(GatewayError, match="there is no service"):
+            gateway.catalog.find("test.library.v1.Library/Count")
+        await gateway.change_pools(with_it)
+        assert gateway.pools["library"].readiness() == []
+        assert gateway.catalog.find("test.library.v1.Library/Count").pool == "library"
+        same = gateway.pools["library"]
+        await gateway.change_pools(with_it)
+        assert gateway.pools["library"] is same
+        await gateway.change_pools(without)
+        with pytest.raises(GatewayError, match="there is no service"):
+            gateway.catalog.find("test.library.v1.Library/Count")
