@@ -311,3 +311,56 @@ def test_the_reader_stops_at_what_it_leaves_to_the_library() -> None:
     made: list[bytes] = []
     reader.texts([b"", b"\xff", b""], CODECS._tables.table(message("library.v1.Note").DESCRIPTOR), made)
     assert made == [b"{}"]
+
+
+SCALARS, REPEATED, MAPS, WELL_KNOWN = 1, 3, 4, 6
+BEHIND = tagged(8, LENGTH, b"x" * 20)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        # What is inside goes on behind the end of what it is in, where there are bytes enough.
+        tagged(SCALARS, LENGTH, varint(14 << 3 | LENGTH) + b"\x05ab") + BEHIND,
+        tagged(SCALARS, LENGTH, varint(3 << 3) + b"\x80") + BEHIND,
+        tagged(SCALARS, LENGTH, varint(1 << 3 | EIGHT_BYTES) + b"1234") + BEHIND,
+        tagged(SCALARS, LENGTH, varint(999 << 3 | LENGTH) + b"\x05ab") + BEHIND,
+        tagged(SCALARS, LENGTH, varint(999 << 3 | EIGHT_BYTES) + b"1234") + BEHIND,
+        tagged(SCALARS, LENGTH, b"\x80") + BEHIND,
+        tagged(REPEATED, LENGTH, tagged(3, LENGTH, b"\x01\x80")) + BEHIND,
+        tagged(REPEATED, LENGTH, tagged(3, LENGTH, b"\x01\x80") + tagged(14, LENGTH, b"a")),
+        tagged(REPEATED, LENGTH, tagged(1, LENGTH, b"12345678" + b"1234") + tagged(14, LENGTH, b"abcdef")),
+        tagged(REPEATED, LENGTH, varint(3 << 3 | LENGTH) + b"\x05\x01") + BEHIND,
+        tagged(MAPS, LENGTH, tagged(1, LENGTH, tagged(1, LENGTH, b"k") + varint(2 << 3 | LENGTH) + b"\x05ab")) + BEHIND,
+        tagged(MAPS, LENGTH, tagged(2, LENGTH, varint(1 << 3) + b"\x80") + tagged(1, LENGTH, b"")),
+        tagged(
+            MAPS, LENGTH, tagged(4, LENGTH, tagged(1, VARINT, b"\x05") + varint(2 << 3 | EIGHT_BYTES) + b"1234") + tagged(1, LENGTH, b"ab")
+        ),
+        tagged(MAPS, LENGTH, varint(1 << 3 | LENGTH) + b"\x05") + BEHIND,
+        tagged(WELL_KNOWN, LENGTH, tagged(1, LENGTH, varint(1 << 3) + b"\x80")) + BEHIND,
+        tagged(WELL_KNOWN, LENGTH, tagged(17, LENGTH, varint(1 << 3 | LENGTH) + b"\x05ab")) + BEHIND,
+        # Numbers of too many bits, and of too many bytes.
+        tagged(SCALARS, LENGTH, tagged(6, VARINT, b"\xff" * 9 + b"\x01")),
+        tagged(SCALARS, LENGTH, tagged(6, VARINT, b"\xff" * 9 + b"\x02")),
+        tagged(SCALARS, LENGTH, tagged(6, VARINT, b"\xff" * 9 + b"\x7f")),
+        tagged(SCALARS, LENGTH, tagged(6, VARINT, b"\xff" * 10 + b"\x01")),
+        tagged(SCALARS, LENGTH, tagged(6, VARINT, b"\x85\x80\x80\x00")),
+        tagged(SCALARS, LENGTH, tagged(13, VARINT, b"\x80" * 9 + b"\x01")),
+        tagged(SCALARS, LENGTH, b"\x98\x80\x80\x80\x00\x05"),
+        tagged(SCALARS, LENGTH, b"\x98\x80\x80\x80\x80\x00\x05"),
+        tagged(SCALARS, LENGTH, b"\x98\x80\x80\x80\x10\x05"),
+        tagged(SCALARS, LENGTH, b"\x72\x81\x80\x80\x80\x00a"),
+        tagged(SCALARS, LENGTH, b"\x72\xff\xff\xff\xff\x0fa"),
+        # No field has the number 0.
+        b"\x00\x01",
+        b"\x02\x01a",
+        # Kinds of wire that there are not.
+        b"\x0e",
+        b"\x0f",
+        # Half a character.
+        tagged(8, LENGTH, b"\xc3"),
+        tagged(8, LENGTH, b"\xed\xa0\x80"),
+    ],
+)
+def test_what_is_at_the_limits_of_the_wire_is_what_the_library_makes_of_it(data: bytes) -> None:
+    compare("everything.v1.Everything", data)
