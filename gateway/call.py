@@ -46,19 +46,39 @@ class AnswerCodec(Protocol):
         """Return a batch of messages as JSON texts, in order. Raises as `to_json` does."""
 
 
+class MessageFeed(Protocol):
+    """What a call with many request messages is given them by (services/feed.py)."""
+
+    def attach(self, call: Any) -> None:
+        """Give the call, a transport's DuplexCall, what there is and all that comes."""
+
+    def sendable(self) -> None:
+        """Hear that the call has room for more."""
+
+    def close(self) -> None:
+        """Hear that the call is over."""
+
+
 @final
 class RpcRequest(Value):
     """What a call of a gRPC service's method sends: its request message as it goes on the wire, and metadata.
 
-    `answers` makes JSON of what comes; None: the method's own.
+    `answers` makes JSON of what comes; None: the method's own. With a `feed` there is no `message`: they come one by one.
     """
 
-    __slots__ = ("message", "metadata", "answers")  # noqa: RUF023
+    __slots__ = ("message", "metadata", "answers", "feed")  # noqa: RUF023
 
-    def __init__(self, message: bytes, metadata: Sequence[tuple[str, str]] = (), answers: AnswerCodec | None = None) -> None:
+    def __init__(
+        self,
+        message: bytes,
+        metadata: Sequence[tuple[str, str]] = (),
+        answers: AnswerCodec | None = None,
+        feed: MessageFeed | None = None,
+    ) -> None:
         self.message = message
         self.metadata = metadata
         self.answers = answers
+        self.feed = feed
 
 
 @final

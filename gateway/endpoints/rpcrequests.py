@@ -21,7 +21,7 @@ from gateway.endpoints.requests import CallReader, RunRequest
 from gateway.errors import GatewayError
 from gateway.runs.idempotency import HEADER as IDEMPOTENCY_KEY
 from gateway.runs.idempotency import claim
-from gateway.runs.policy import OnDisconnect, ReaderOptions, invalid_option
+from gateway.runs.policy import CANCEL, OnDisconnect, ReaderOptions, invalid_option
 from gateway.services.metadata import metadata_of
 from gateway.services.method import Method
 from gateway.services.queries import Query
@@ -100,7 +100,7 @@ class RpcReader:
             GatewayError: `invalid-option`, `invalid-message`, and what `asked.message` raises.
         """
         tool, caller = asked.tool, caller_of(request.scope)
-        options = self._options(request, asked, names, on_disconnect)
+        options = self.options(tool, asked.given, request.header(b"grpc-timeout"), names=names, on_disconnect=on_disconnect)
         value = asked.message()
         metadata = metadata_of(request.scope["headers"], tool.options.headers_in)
         message = tool.method.request.from_json(value)
@@ -123,9 +123,16 @@ class RpcReader:
         """Return the event id that a request goes on after, and how it reads; see CallReader.resumption."""
         return self.calls.resumption(request, names=RPC_OPTIONS)
 
-    def _options(self, request: RequestHead, asked: RpcQuestion, names: Sequence[str], on_disconnect: OnDisconnect) -> CallOptions:
-        limits = self._limits_of(asked.tool.options.timeout_s)
-        options = read_options(asked.given, limits, request.header(b"grpc-timeout"), names=names, on_disconnect=on_disconnect)
+    def options(
+        self, tool: RpcTool, given: Pairs, grpc_timeout: str | None, *, names: Sequence[str], on_disconnect: OnDisconnect = CANCEL
+    ) -> CallOptions:
+        """Return the options of a call of this method.
+
+        Raises:
+            GatewayError: `invalid-option`.
+        """
+        limits = self._limits_of(tool.options.timeout_s)
+        options = read_options(given, limits, grpc_timeout, names=names, on_disconnect=on_disconnect)
         if options.metadata:
             name = META_PREFIX + next(iter(options.metadata))
             raise invalid_option(name, "has no meaning for a gRPC service; its setting headers_in says which headers become metadata")

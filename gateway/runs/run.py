@@ -196,6 +196,10 @@ class Run(RunSource, ToolSink):
         outcome, problem = _ENDINGS.get(cause, (Outcome.CANCELLED, "cancelled"))
         self._end(outcome, GatewayError(problem, f"The run ended: {cause.value}"))
 
+    def fail(self, error: GatewayError) -> None:
+        """End the run for what its caller has sent to it since it began; idempotent."""
+        self._end(Outcome.ERROR, error)
+
     # the pool's answers: LeaseHolder
 
     def on_lease(self, lease: Lease) -> None:

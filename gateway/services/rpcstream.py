@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast, final
 
-from gateway.call import NOTHING, AnswerCodec, ToolCall
+from gateway.call import NOTHING, AnswerCodec, MessageFeed, ToolCall
 from gateway.correlation import CORRELATION_HEADER
 from gateway.errors import Code, GatewayError, RpcFailed
 from gateway.services.metadata import headers_of
 from gateway.services.status import rpc_error
 from gateway.services.tool import RpcTool
-from gateway.transport.base import CallStatus, Metadata, StreamCall, StreamSink, WireCall
+from gateway.transport.base import CallStatus, DuplexSink, Metadata, StreamCall, WireCall
 from gateway.workers.toolstream import ToolEnd, ToolSink
 from gateway.workers.worker import Worker
 
@@ -23,14 +23,15 @@ REQUEST_ID = "x-request-id"
 
 
 @final
-class RpcStream(StreamSink):
-    """One call in progress: a StreamSink to the transport, a StreamCall to the run that started it."""
+class RpcStream(DuplexSink):
+    """One call in progress: a DuplexSink to the transport, a StreamCall to the run that started it."""
 
     __slots__ = (
         "_answers",
         "_cancelled",
         "_codec",
         "_failure",
+        "_feed",
         "_give_back",
         "_sink",
         "_stream",
@@ -50,6 +51,8 @@ class RpcStream(StreamSink):
         self._give_back = give_back
         answers = None if call.rpc is None else call.rpc.answers
         self._codec: AnswerCodec = self._tool.method.response if answers is None else answers
+        # Where its request messages come from; None: there is one.
+        self._feed: MessageFeed | None = None if call.rpc is None else call.rpc.feed
         self._stream: WireCall | None = None
         self._cancelled = False
         self._failure: GatewayError | None = None
@@ -69,7 +72,12 @@ class RpcStream(StreamSink):
         else:
             message = call.rpc.message
             headers += call.rpc.metadata
-        self._stream = self._worker.channel.open_stream(method.path, message, self, timeout_s=self._timeout_s, metadata=headers)
+        channel = self._worker.channel
+        if self._feed is not None:
+            self._stream = duplex = channel.open_duplex(method.path, self, timeout_s=self._timeout_s, metadata=headers)
+            self._feed.attach(duplex)
+        else:
+            self._stream = channel.open_stream(method.path, message, self, timeout_s=self._timeout_s, metadata=headers)
         return self
 
     # The run's side: StreamCall.
@@ -107,7 +115,13 @@ class RpcStream(StreamSink):
         if payloads:
             self._sink.on_chunks(payloads, sum(map(len, payloads)), None)
 
+    def on_sendable(self) -> None:
+        if self._feed is not None:
+            self._feed.sendable()
+
     def on_close(self, status: CallStatus) -> None:
+        if self._feed is not None:
+            self._feed.close()
         tool = self._tool
         if status.connection_lost:
             self._worker.suspect()

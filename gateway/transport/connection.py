@@ -246,9 +246,10 @@ class ClientConnection(Generic[S]):
             check_size(not payload, "SETTINGS ACK")
             return
         check_size(len(payload) % 6 == 0, "SETTINGS")
+        # Ahead of what a larger window lets go: until it reads this, the peer counts by the old one.
+        self._reply(frame(SETTINGS, ACK, 0))
         for name, value in U16_U32.iter_unpack(payload):
             self._take_setting(name, value)
-        self._reply(frame(SETTINGS, ACK, 0))
         if self.state is ConnectionState.GREETING:
             self.state = ConnectionState.OPEN
 

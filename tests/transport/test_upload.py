@@ -223,6 +223,18 @@ def test_settings_move_the_window_of_a_stream_that_is_sending() -> None:
     assert stream.state.name == "WAITING"
 
 
+def test_settings_are_acknowledged_ahead_of_what_they_let_go() -> None:
+    """A peer counts by its old window until it reads that we know the new one: grpcio resets a stream that is ahead of it."""
+    sender = Sender({SettingsFrame.INITIAL_WINDOW_SIZE: 100})
+    sender.open(bytes(500))
+    plain = Stream()
+    sender.connection.open(plain, "/s/m", bytes(500), None, ())
+    sender._collect()
+    sender.frames.clear()
+    sender.read(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 1_000, SettingsFrame.MAX_FRAME_SIZE: 1 << 20}))
+    assert [type(frame) for frame in sender.frames] == [SettingsFrame, DataFrame, DataFrame]
+
+
 # -- ends ----------------------------------------------------------------------------------------------------
 
 
