@@ -298,7 +298,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     rpcs = rpc.RpcResponses(RpcReader(reader), responses)
     call_rpc = rpc.endpoint(rpcs)
     app.express = {"stream": stream_tool, "call": call_tool, RPC: call_rpc}
-    app.exposure = exposure(server)
+    app.exposure = exposure(gateway.settings)
     app.on_error = partial(problem.respond, debug=server.debug)
     app.on_socket_refused = websocket.refuse
     access = gateway.access

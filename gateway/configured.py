@@ -191,14 +191,22 @@ def certificates(server: ServerSettings) -> tuple[Certificates | None, Certifica
     return http, grpc if server.grpc_tls else None
 
 
-def exposure(server: ServerSettings) -> Exposure:
-    """Return to whom the server shows itself: on loopback only to those who call it by a name of loopback, unless more are named."""
+def exposure(settings: Settings) -> Exposure:
+    """Return to whom the server shows itself: on loopback only to those who call it by a name of loopback, unless more are named.
+
+    Pages of other origins may read what services' metadata become as headers.
+    """
+    server = settings.server
+    exposed = {name for service in settings.services for name in service.headers_out}
     hosts = server.allowed_hosts
     if not is_public(server.host):
         hosts = (*LOOPBACK_HOSTS, f"[{server.host}]" if ":" in server.host else server.host, *hosts)
     origins = server.allowed_origins
     return Exposure(
-        HostRule(hosts), OriginRule(origins), Cors(origins, credentials=server.allowed_credentials), TrustedProxies(server.trusted_proxies)
+        HostRule(hosts),
+        OriginRule(origins),
+        Cors(origins, credentials=server.allowed_credentials, exposed=exposed),
+        TrustedProxies(server.trusted_proxies),
     )
 
 

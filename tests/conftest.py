@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import orjson
@@ -326,6 +326,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         log: Mapping[str, Any] | None = None,
         auth: Mapping[str, Any] | None = None,
         services: Sequence[Mapping[str, Any]] = (),
+        transport: Literal["lane", "grpcio"] = "lane",
         **options: Any,
     ) -> AsyncIterator[Running]:
         fakes = dict(pools or {"default": FakePool()})
@@ -337,7 +338,14 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         known = AuthSettings(**(auth or {}))
         served = tuple(ServiceSettings(**service) for service in services)
         settings = Settings(
-            server=ServerSettings(**values), auth=known, runlog=kept, limits=limited, log=logged, pools=configured, services=served
+            server=ServerSettings(**values),
+            auth=known,
+            runlog=kept,
+            limits=limited,
+            log=logged,
+            pools=configured,
+            services=served,
+            transport=transport,
         )
         gateway = Gateway(settings)
         app = create_app(gateway=gateway)

@@ -155,9 +155,9 @@ def own_templates(routers: Iterable[Router]) -> list[str]:
     """Return the paths of routers' routes as templates of google.api.http have them, and the folders in which other rules hold."""
     paths = (path for router in routers for route in router.routes if (path := getattr(route, "path", "")))
     # No annotation can end in a slash.
-    paths = {path for path in paths if path == "/" or not path.endswith("/")}
+    served = [path for path in dict.fromkeys(paths) if path == "/" or not path.endswith("/")]
     folders = [f"{folder}**" for folder in (*OPEN_FOLDERS, ADMIN_FOLDER)]
-    return [*(_WHOLE_REST.sub(r"{\1=**}", path) for path in paths), *folders]
+    return [*(_WHOLE_REST.sub(r"{\1=**}", path) for path in served), *folders]
 
 
 def install(app: FastAPI, routes: AnnotatedRoutes, rpcs: RpcResponses) -> None:

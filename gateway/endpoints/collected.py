@@ -13,7 +13,6 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.call import is_rpc
 from gateway.caller import Caller
 from gateway.codec import documents, ratelimit
 from gateway.endpoints.connection import Connection
@@ -31,7 +30,7 @@ class CollectedRun(Response):
     """One reader of a run, answered when it has ended.
 
     Streaming: `{"chunks":[…],"end":{…}}`, and `"gaps":[…]` where chunks were gone before it came; a failure is its
-    problem document with the chunks that came before it. Unary: `{"result":…,"metadata":…}`; of an rpc the answer as it is, with all
+    problem document with the chunks that came before it. Unary: `{"result":…,"metadata":…}`; `bare`: the result as it is, with the
     metadata as headers. More than `limit_bytes` of chunks: the run is left and the answer is 413. `headers` are added to the answer's.
     """
 
@@ -44,6 +43,7 @@ class CollectedRun(Response):
         limit_bytes: int,
         options: ReaderOptions = READ_ALL,
         headers: Mapping[str, str] | None = None,
+        bare: bool = False,
         debug: bool = False,
     ) -> None:
         super().__init__()
@@ -51,6 +51,7 @@ class CollectedRun(Response):
         self._timing = timing
         self._limit_bytes = limit_bytes
         self._more_headers = dict(headers or {})
+        self._bare = bare
         self._debug = debug
         self._connection: Connection | None = None
         self._reader = run.subscribe(self._wake, caller, options)
@@ -112,17 +113,14 @@ class CollectedRun(Response):
             return ProblemResponse(body, failure.status_code, headers)
         if self._run.streaming:
             body = whole(self._payloads, self._gaps, end, instance)
-        elif is_rpc(self._run.tool):
-            body = self._payloads[0] if self._payloads else b"null"
         else:
             result = self._payloads[0] if self._payloads else b"null"
-            body = b'{"result":%b,"metadata":%b}' % (result, orjson.dumps(dict(end.metadata)))
+            body = result if self._bare else b'{"result":%b,"metadata":%b}' % (result, orjson.dumps(dict(end.metadata)))
         return Response(body, 200, headers, MEDIA_TYPE)
 
     def _passed(self, end: Ended) -> dict[str, str]:
-        """Return what a service has said of its answer as headers; the last of it too, where that stands nowhere else."""
-        run = self._run
-        return {**dict(run.headers), **(end.metadata if is_rpc(run.tool) and not run.streaming else {})}
+        """Return what an upstream has said of its answer as headers; the last of it too, where that stands nowhere else."""
+        return {**dict(self._run.headers), **(end.metadata if self._bare else {})}
 
 
 def whole(payloads: Sequence[bytes], gaps: Sequence[Gap], end: Ended, instance: str) -> bytes:

@@ -71,7 +71,9 @@ class RpcResponses:
         if is_head:
             reader.calls.hub.check(wanted.call)
             return responses.head(media_type)
-        return responses.begun(wanted, preferences) if in_background else responses.opened(wanted, media_type, wanted.options.reader)
+        if in_background:
+            return responses.begun(wanted, preferences)
+        return responses.opened(wanted, media_type, wanted.options.reader, bare=True)
 
 
 def endpoint(rpcs: RpcResponses) -> Endpoint:

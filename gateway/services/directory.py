@@ -70,8 +70,8 @@ class Directory:
         }
         if len(self.methods) > METHODS_LIMIT:
             raise DescriptorError(f"there are {len(self.methods):,} methods; allowed: {METHODS_LIMIT:,}")
-        digest = hashlib.sha256(repr(wanted).encode())
-        for file in ordered:
+        digest = hashlib.sha256(repr(sorted(wanted)).encode())
+        for file in sorted(ordered, key=lambda file: file.name):
             digest.update(file.SerializeToString(deterministic=True))
         self.fingerprint = digest.hexdigest()
 

@@ -109,7 +109,7 @@ class _Reflection:
                 status = await answer.status
             finally:
                 call.cancel()
-            if status.code is Code.UNIMPLEMENTED and self._method is None:
+            if status is not None and status.code is Code.UNIMPLEMENTED and self._method is None:
                 continue
             self._method = method
             return self._read(request, answer, status)
@@ -118,9 +118,9 @@ class _Reflection:
             " protoc --descriptor_set_out=FILE --include_imports makes of the .proto files"
         )
 
-    def _read(self, request: ServerReflectionRequest, answer: _Answer, status: CallStatus) -> ServerReflectionResponse:
+    def _read(self, request: ServerReflectionRequest, answer: _Answer, status: CallStatus | None) -> ServerReflectionResponse:
         address = self._channel.address
-        if not answer.messages:
+        if status is not None:
             if status.code is Code.OK:
                 raise DiscoveryFailed(f"{address} ended its reflection without an answer")
             retryable = status.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED)
@@ -138,15 +138,17 @@ class _Reflection:
 
 
 class _Answer(StreamSink):
-    """Collects what a call answers."""
+    """Takes the first message that a call answers; nothing that comes after it is waited for."""
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
-        self.status: asyncio.Future[CallStatus] = asyncio.get_running_loop().create_future()
+        # None: there is a message. Else how the call ended without one.
+        self.status: asyncio.Future[CallStatus | None] = asyncio.get_running_loop().create_future()
 
     def on_messages(self, messages: list[bytes]) -> None:
-        if not self.messages:
-            self.messages = messages
+        if not self.status.done():
+            self.messages = messages[:1]
+            self.status.set_result(None)
 
     def on_close(self, status: CallStatus) -> None:
         if not self.status.done():

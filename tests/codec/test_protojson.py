@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.codec.protojson import Codecs, MessageCodec
+from gateway.codec.protojson import Codecs, MessageCodec, reader
 from gateway.errors import GatewayError
 from tests.services.compiled import message, pool
 
@@ -175,3 +175,192 @@ def test_a_damaged_message_is_what_the_library_makes_of_it(whole: bytes, data: s
     for _ in range(data.draw(st.integers(0, 3)) if damaged else 0):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     compare("everything.v1.Everything", bytes(damaged))
+
+
+def full(name: str) -> Any:
+    """A message of many fields, as every writer writes it."""
+    made = message(name)()
+    json_format.ParseDict(FULL, made, descriptor_pool=pool())
+    return made
+
+
+NUMBERS = {"aDouble": 1.5, "aFloat": 0.1, "anInt32": -5, "anInt64": "-9007199254740993", "aUint64": "18446744073709551615", "aSint64": "-3"}
+FULL = {
+    "scalars": {
+        **NUMBERS,
+        "aBool": True,
+        "aString": "Zoë\u2028",
+        "aBytes": "AP8=",
+        "aMood": "MOOD_BELOW",
+        "aFixed64": "7",
+        "anSfixed32": -7,
+    },
+    "optionals": {"anInt32": 0, "aString": "", "aMood": "MOOD_UNSPECIFIED", "aNull": None},
+    "repeated": {
+        "int32s": [1, -1, 300],
+        "doubles": [0, "NaN", "-Infinity"],
+        "moods": ["MOOD_COLD", 99],
+        "unpackedInt32s": [1, 2],
+        "scalars": [{}, {}],
+    },
+    "maps": {"byString": {"": "a"}, "byBool": {"true": "b"}, "byInt64": {"-5": "AA=="}, "byFixed64": {"1": "2024-01-02T03:04:05.006Z"}},
+    "choice": {"nothing": None, "yes": False},
+    "wellKnown": {
+        "timestamp": "0001-01-01T00:00:00Z",
+        "duration": "-0.500s",
+        "fieldMask": "aB,c.dE",
+        "struct": {"a": [1, None, {"b": "c"}]},
+        "value": None,
+        "listValue": [],
+        "empty": {},
+        "int64Value": "0",
+        "stringValue": "",
+        "any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"},
+        "values": [None, False, "x"],
+    },
+    "node": {"children": [{"name": "a", "left": {}}, {}]},
+    "@name": "x",
+    "farAway": "y",
+}
+
+
+def test_a_usual_message_is_read_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = full("everything.v1.Everything")
+    expected = by_library("everything.v1.Everything", made.SerializeToString())
+    monkeypatch.setattr(MessageCodec, "_by_library", lambda *_: pytest.fail("it was left to the library"))
+    assert json.loads(codec("everything.v1.Everything").to_json(made.SerializeToString())) == expected
+    assert expected["wellKnown"] == FULL["wellKnown"]
+
+
+def test_a_batch_is_its_messages_in_order_whatever_of_it_is_left_to_the_library() -> None:
+    note = message("library.v1.Note")
+    usual = [note(text=str(number)).SerializeToString() for number in range(5)]
+    group = tagged(900, 3, b"") + tagged(900, 4, b"")
+    batch = [usual[0], usual[1] + group, usual[2] + group, usual[3], usual[4] + group]
+    assert codec("library.v1.Note").to_json_all(batch) == [b'{"text":"%d"}' % number for number in range(5)]
+    assert codec("library.v1.Note").to_json_all([]) == []
+
+
+def test_a_batch_with_what_is_no_message_is_an_error_that_names_the_type() -> None:
+    with pytest.raises(GatewayError, match=r"a test\.library\.v1\.Note can't be read") as caught:
+        codec("library.v1.Note").to_json_all([b"", b"\xff"])
+    assert (caught.value.problem, caught.value.http_status) == ("unreadable-answer", 502)
+
+
+def test_an_any_of_an_unknown_type_is_its_bytes() -> None:
+    known = message("google.protobuf.Any")(type_url="type.googleapis.com/nobody.Knows", value=b"\x00\xff")
+    data = message("everything.v1.WellKnown")(any=known, int32_value={"value": 5}).SerializeToString()
+    value = {"any": {"@type": "type.googleapis.com/nobody.Knows", "value": "AP8="}, "int32Value": 5}
+    assert codec("everything.v1.WellKnown").to_value(data) == value
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "text"),
+    [
+        ({"seconds": 253402300799, "nanos": 999999999}, "9999-12-31T23:59:59.999999999Z"),
+        ({"seconds": -62135596800}, "0001-01-01T00:00:00Z"),
+        ({"seconds": -1, "nanos": 500_000_000}, "1969-12-31T23:59:59.500Z"),
+        ({"nanos": 1_000}, "1970-01-01T00:00:00.000001Z"),
+    ],
+)
+def test_a_timestamp_at_its_limits(timestamp: dict[str, int], text: str) -> None:
+    assert (
+        codec("google.protobuf.Timestamp").to_json(message("google.protobuf.Timestamp")(**timestamp).SerializeToString())
+        == json.dumps(text).encode()
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"seconds": 253402300800}, {"seconds": -62135596801}, {"nanos": -1}, {"nanos": 1_000_000_000}])
+def test_a_timestamp_out_of_range_is_an_error(wrong: dict[str, int]) -> None:
+    with pytest.raises(GatewayError, match="Timestamp is not valid"):
+        codec("google.protobuf.Timestamp").to_json(message("google.protobuf.Timestamp")(**wrong).SerializeToString())
+
+
+def nested(depth: int, number: int) -> bytes:
+    """A message with one of its own kind in it, and so on."""
+    data = b""
+    for _ in range(depth):
+        data = tagged(number, LENGTH, data)
+    return data
+
+
+def test_how_deep_a_message_nests_is_bounded() -> None:
+    assert codec("everything.v1.Node").to_json(nested(99, 2)).count(b"left") == 99
+    for depth in (100, 101, 5_000):
+        compare("everything.v1.Node", nested(depth, 2))
+    # Lists in lists: three messages a level.
+    for depth in (30, 33, 34, 60):
+        data = b""
+        for _ in range(depth):
+            data = tagged(6, LENGTH, tagged(1, LENGTH, data))
+        compare("everything.v1.WellKnown", tagged(5, LENGTH, data))
+
+
+def test_anys_in_anys_are_bounded() -> None:
+    held = message("google.protobuf.Any")()
+    for _ in range(50):
+        held = message("google.protobuf.Any")(type_url="x/google.protobuf.Any", value=held.SerializeToString())
+    assert codec("google.protobuf.Any").to_json(held.SerializeToString()).count(b"@type") == 50
+    for _ in range(3_000):
+        held = message("google.protobuf.Any")(type_url="x/google.protobuf.Any", value=held.SerializeToString())
+    with pytest.raises(GatewayError, match="can't be read"):
+        codec("google.protobuf.Any").to_json(held.SerializeToString())
+
+
+def test_the_reader_stops_at_what_it_leaves_to_the_library() -> None:
+    made: list[bytes] = []
+    reader.texts([b"", b"\xff", b""], CODECS._tables.table(message("library.v1.Note").DESCRIPTOR), made)
+    assert made == [b"{}"]
+
+
+SCALARS, REPEATED, MAPS, WELL_KNOWN = 1, 3, 4, 6
+BEHIND = tagged(8, LENGTH, b"x" * 20)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        # What is inside goes on behind the end of what it is in, where there are bytes enough.
+        tagged(SCALARS, LENGTH, varint(14 << 3 | LENGTH) + b"\x05ab") + BEHIND,
+        tagged(SCALARS, LENGTH, varint(3 << 3) + b"\x80") + BEHIND,
+        tagged(SCALARS, LENGTH, varint(1 << 3 | EIGHT_BYTES) + b"1234") + BEHIND,
+        tagged(SCALARS, LENGTH, varint(999 << 3 | LENGTH) + b"\x05ab") + BEHIND,
+        tagged(SCALARS, LENGTH, varint(999 << 3 | EIGHT_BYTES) + b"1234") + BEHIND,
+        tagged(SCALARS, LENGTH, b"\x80") + BEHIND,
+        tagged(REPEATED, LENGTH, tagged(3, LENGTH, b"\x01\x80")) + BEHIND,
+        tagged(REPEATED, LENGTH, tagged(3, LENGTH, b"\x01\x80") + tagged(14, LENGTH, b"a")),
+        tagged(REPEATED, LENGTH, tagged(1, LENGTH, b"12345678" + b"1234") + tagged(14, LENGTH, b"abcdef")),
+        tagged(REPEATED, LENGTH, varint(3 << 3 | LENGTH) + b"\x05\x01") + BEHIND,
+        tagged(MAPS, LENGTH, tagged(1, LENGTH, tagged(1, LENGTH, b"k") + varint(2 << 3 | LENGTH) + b"\x05ab")) + BEHIND,
+        tagged(MAPS, LENGTH, tagged(2, LENGTH, varint(1 << 3) + b"\x80") + tagged(1, LENGTH, b"")),
+        tagged(
+            MAPS, LENGTH, tagged(4, LENGTH, tagged(1, VARINT, b"\x05") + varint(2 << 3 | EIGHT_BYTES) + b"1234") + tagged(1, LENGTH, b"ab")
+        ),
+        tagged(MAPS, LENGTH, varint(1 << 3 | LENGTH) + b"\x05") + BEHIND,
+        tagged(WELL_KNOWN, LENGTH, tagged(1, LENGTH, varint(1 << 3) + b"\x80")) + BEHIND,
+        tagged(WELL_KNOWN, LENGTH, tagged(17, LENGTH, varint(1 << 3 | LENGTH) + b"\x05ab")) + BEHIND,
+        # Numbers of too many bits, and of too many bytes.
+        tagged(SCALARS, LENGTH, tagged(6, VARINT, b"\xff" * 9 + b"\x01")),
+        tagged(SCALARS, LENGTH, tagged(6, VARINT, b"\xff" * 9 + b"\x02")),
+        tagged(SCALARS, LENGTH, tagged(6, VARINT, b"\xff" * 9 + b"\x7f")),
+        tagged(SCALARS, LENGTH, tagged(6, VARINT, b"\xff" * 10 + b"\x01")),
+        tagged(SCALARS, LENGTH, tagged(6, VARINT, b"\x85\x80\x80\x00")),
+        tagged(SCALARS, LENGTH, tagged(13, VARINT, b"\x80" * 9 + b"\x01")),
+        tagged(SCALARS, LENGTH, b"\x98\x80\x80\x80\x00\x05"),
+        tagged(SCALARS, LENGTH, b"\x98\x80\x80\x80\x80\x00\x05"),
+        tagged(SCALARS, LENGTH, b"\x98\x80\x80\x80\x10\x05"),
+        tagged(SCALARS, LENGTH, b"\x72\x81\x80\x80\x80\x00a"),
+        tagged(SCALARS, LENGTH, b"\x72\xff\xff\xff\xff\x0fa"),
+        # No field has the number 0.
+        b"\x00\x01",
+        b"\x02\x01a",
+        # Kinds of wire that there are not.
+        b"\x0e",
+        b"\x0f",
+        # Half a character.
+        tagged(8, LENGTH, b"\xc3"),
+        tagged(8, LENGTH, b"\xed\xa0\x80"),
+    ],
+)
+def test_what_is_at_the_limits_of_the_wire_is_what_the_library_makes_of_it(data: bytes) -> None:
+    compare("everything.v1.Everything", data)

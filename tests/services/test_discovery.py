@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from gateway.services.discovery import DiscoveryFailed, discover
 from gateway.services.method import Idempotency, Kind
 from gateway.transport.base import Channel
-from tests.services.compiled import message
+from tests.services.compiled import files, message
 from tests.services.library import HEALTH, LIBRARY, Server
+from tests.services.reflecting import Reflecting, error, file_answer, services
 
 Connect = Callable[[str], Channel]
 Serve = Callable[..., Awaitable[Server]]
@@ -71,3 +75,97 @@ async def test_a_server_that_is_not_there_may_be_asked_again(serve_library: Serv
 async def test_an_unknown_service_is_told_of_by_its_name(library_server: Server, connect: Connect) -> None:
     with pytest.raises(DiscoveryFailed, match=r"asked for test\.library\.v1\.Librarian and answered NOT_FOUND"):
         await discover(connect(library_server.address), ["test.library.v1.Librarian"])
+
+
+async def one_by_one(request: ServerReflectionRequest) -> AsyncIterator[bytes]:
+    """Answers as servers in Go do: with the one file that was asked for."""
+    if request.list_services:
+        yield services(LIBRARY, "grpc.reflection.v1.ServerReflection")
+    elif request.file_containing_symbol == LIBRARY:
+        yield file_answer(FILES["library.proto"].SerializeToString())
+    elif request.file_by_filename in FILES:
+        yield file_answer(FILES[request.file_by_filename].SerializeToString())
+    else:
+        yield error(5, "not found")
+
+
+FILES = {file.name: file for file in files()}
+
+
+@pytest.mark.parametrize(("versions", "spoken"), [(("v1",), "v1"), (("v1alpha",), "v1alpha"), (("v1", "v1alpha"), "v1")])
+async def test_files_are_asked_for_until_all_imports_are_there(versions: tuple[str, ...], spoken: str, connect: Connect) -> None:
+    async with Reflecting(one_by_one, versions) as server:
+        directory = await discover(connect(server.address))
+    assert list(directory.services) == [LIBRARY]
+    assert {version for version, _ in server.asked} == {spoken}
+    # Google's own are known here.
+    assert [request.file_by_filename for _, request in server.asked[2:]] == ["everything.proto"]
+
+
+async def answering(*answers: bytes) -> AsyncIterator[bytes]:
+    for answer in answers:
+        yield answer
+
+
+@pytest.mark.parametrize(
+    ("listed", "file", "words"),
+    [
+        (b"\xff\xff", b"", "answered its reflection with something else"),
+        (error(13, "broken"), b"", "was asked for its services and answered INTERNAL: broken"),
+        (services(*(f"s.S{number}" for number in range(1_001))), b"", "offers 1,001 services; allowed: 1,000"),
+        (services("test.S"), file_answer(b"\xff"), "sent a file descriptor that is none"),
+        (services("test.S"), file_answer(FILES["legacy.proto"].SerializeToString()), "there is no service test.S"),
+        (
+            services("test.S"),
+            file_answer(FILES["library.proto"].SerializeToString()),
+            "asked for everything.proto and answered with other files",
+        ),
+    ],
+)
+async def test_answers_that_make_no_sense_are_told_of(listed: bytes, file: bytes, words: str, connect: Connect) -> None:
+    async with Reflecting(lambda request: answering(listed if request.list_services else file)) as server:
+        with pytest.raises(DiscoveryFailed, match=words) as caught:
+            await discover(connect(server.address))
+    assert server.address in str(caught.value)
+    assert not caught.value.retryable
+
+
+async def test_a_server_that_ends_without_an_answer_is_told_of(connect: Connect) -> None:
+    async with Reflecting(lambda _: answering()) as server:
+        with pytest.raises(DiscoveryFailed, match="ended its reflection without an answer"):
+            await discover(connect(server.address))
+
+
+async def test_a_server_that_never_answers_is_given_up(connect: Connect) -> None:
+    async def silent(_: ServerReflectionRequest) -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async with Reflecting(silent) as server:
+        with pytest.raises(DiscoveryFailed, match=r"within 0\.2 s|DEADLINE_EXCEEDED") as caught:
+            await discover(connect(server.address), timeout_s=0.2)
+    assert caught.value.retryable
+
+
+async def test_a_server_that_answers_without_end_is_heard_once(connect: Connect) -> None:
+    async def endless(request: ServerReflectionRequest) -> AsyncIterator[bytes]:
+        while True:
+            async for answer in one_by_one(request):
+                yield answer
+
+    async with Reflecting(endless) as server:
+        assert list((await discover(connect(server.address))).services) == [LIBRARY]
+
+
+async def test_a_server_with_more_files_than_are_allowed_is_given_up(connect: Connect) -> None:
+    async def more_and_more(request: ServerReflectionRequest) -> AsyncIterator[bytes]:
+        if request.list_services:
+            yield services("test.S")
+        else:
+            name = request.file_by_filename or "0.proto"
+            made = FileDescriptorProto(name=name, dependency=[f"{int(name.split('.')[0]) + 1}.proto"], package="x" * (1 << 20))
+            yield file_answer(made.SerializeToString())
+
+    async with Reflecting(more_and_more) as server:
+        with pytest.raises(DiscoveryFailed, match="more descriptors than 2,000 files of 16,777,216 bytes"):
+            await discover(connect(server.address))

@@ -186,7 +186,8 @@ async def test_a_call_is_a_run_like_any_other(front: Running, library_server: li
 async def test_a_unary_runs_result_is_its_message(front: Running) -> None:
     started = await front.client.post(f"{RPC}/GetBook", json={"name": "a"}, headers={"Prefer": "respond-async"})
     result = await front.client.get(f"/v1/runs/{started.json()['run']}/result", headers={"Prefer": "wait=5"})
-    assert result.json() == {**BOOK, "name": "a"}
+    # As the result of any run; the answer as it is, is what the call itself answers.
+    assert result.json() == {"result": {**BOOK, "name": "a"}, "metadata": {}}
 
 
 async def test_an_idempotency_key_calls_once(front: Running, library_server: library.Server) -> None:

@@ -15,23 +15,15 @@ import orjson
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError, EncodeError, Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from gateway.codec.protojson import reader
+from gateway.codec.protojson.checker import Checker
 from gateway.codec.protojson.table import Table
 from gateway.codec.protojson.tables import Tables, zero_of
 from gateway.codec.protojson.unread import Unread
 from gateway.errors import FieldError, GatewayError
-
-# The types that have a form of their own in JSON, and no fields there. (Empty is as any other.)
-WELL_KNOWN = frozenset(
-    f"google.protobuf.{name}"
-    for name in (
-        *("Any", "Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value"),
-        *("DoubleValue", "FloatValue", "Int64Value", "UInt64Value", "Int32Value", "UInt32Value", "BoolValue", "StringValue", "BytesValue"),
-    )
-)
 
 
 class Codecs:
@@ -40,24 +32,27 @@ class Codecs:
     def __init__(self, pool: DescriptorPool) -> None:
         self._pool = pool
         self._tables = Tables(pool)
+        self._checker = Checker(pool)
         self._codecs: dict[str, MessageCodec] = {}
 
     def codec(self, descriptor: Descriptor) -> MessageCodec:
         """Return the codec for a message type of the pool."""
         codec = self._codecs.get(descriptor.full_name)
         if codec is None:
-            codec = self._codecs[descriptor.full_name] = MessageCodec(descriptor, self._pool, self._tables.table(descriptor))
+            codec = MessageCodec(descriptor, self._pool, self._tables.table(descriptor), self._checker)
+            self._codecs[descriptor.full_name] = codec
         return codec
 
 
 class MessageCodec:
     """`descriptor` is the type, `full_name` its name; `pool` is where the type of an Any is looked for. Made by Codecs."""
 
-    def __init__(self, descriptor: Descriptor, pool: DescriptorPool, table: Table) -> None:
+    def __init__(self, descriptor: Descriptor, pool: DescriptorPool, table: Table, checker: Checker) -> None:
         self.descriptor = descriptor
         self.full_name: str = descriptor.full_name
         self._pool = pool
         self._table = table
+        self._checker = checker
         self._class: type[Message] = GetMessageClass(descriptor)
 
     def to_json(self, message: bytes) -> bytes:
@@ -109,10 +104,20 @@ class MessageCodec:
         Raises:
             GatewayError: `invalid-message`, with an entry in `errors` for each wrong field: its JSON pointer, and what is allowed.
         """
+        mistakes = self._checker.mistakes(value, self.descriptor)
+        if mistakes:
+            raise self._misfit(mistakes)
         message = self._class()
         try:
             json_format.ParseDict(value, message, descriptor_pool=self._pool)
-            return message.SerializeToString()
-        except (json_format.Error, EncodeError, TypeError, ValueError, KeyError, AttributeError, RecursionError) as exc:
-            detail = f"not a {self.full_name}: {exc}"
-            raise GatewayError("invalid-message", detail, errors=[FieldError("/", str(exc)[:300])]) from exc
+        except (json_format.Error, TypeError, ValueError, KeyError, AttributeError, RecursionError) as exc:
+            raise self._misfit([FieldError("/", str(exc).partition("\n")[0][:300])]) from exc
+        if not message.IsInitialized():
+            names: list[str] = message.FindInitializationErrors()[:20]  # type: ignore[attr-defined]  # not in the stubs
+            raise self._misfit([FieldError("/" + name.replace(".", "/"), "is required") for name in names])
+        return message.SerializeToString()
+
+    def _misfit(self, mistakes: Sequence[FieldError]) -> GatewayError:
+        first = mistakes[0]
+        more = f" (and {len(mistakes) - 1} more, see errors)" if len(mistakes) > 1 else ""
+        return GatewayError("invalid-message", f"not a {self.full_name}: {first.field} {first.detail}{more}", errors=mistakes)

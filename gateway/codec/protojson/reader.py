@@ -139,7 +139,8 @@ def _fields(data: bytes, position: i64, end: i64, table: Table, depth: i64) -> d
             field = small[tag]
         else:
             tag, position = _varint(data, position - 1)
-            field = table.fields.get(tag)
+            # A small one may have been written with more bytes than it needs.
+            field = small[tag] if tag < SMALL_TAGS else table.fields.get(tag)
         if field is None:
             if table.is_extendable:
                 raise Unread

@@ -45,6 +45,8 @@ _MESSAGES: Mapping[str, int] = {
         for name in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
     },
 }
+# The types that have a form of their own in JSON, and no fields there. (Empty is as any other.)
+WELL_KNOWN = frozenset(_MESSAGES)
 _NULL = "google.protobuf.NullValue"
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 
