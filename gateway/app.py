@@ -7,12 +7,10 @@ runs are drained first, then the gRPC listener, the pools and the transports, ea
 from __future__ import annotations
 
 import asyncio
-import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -31,6 +29,7 @@ from gateway.configured import (
     exposure,
     hub_limits,
     quota_limits,
+    shared_runs,
     tracing,
 )
 from gateway.drain import Drain
@@ -91,10 +90,6 @@ from gateway.workers.catalog import Catalog, Tool
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
 
-if TYPE_CHECKING:
-    # Need the extras `redis` and `otel`.
-    from gateway.runs.shared import SharedRuns
-
 _log = structlog.get_logger("gateway")
 
 
@@ -116,7 +111,7 @@ class Gateway:
         journal = RunLines(every=settings.log.runs == "all")
         self.hub = Hub(self.catalog, self.pools, hub_limits(settings), self.tally, tracer=self.tracing, journal=journal)
         self._limit_callers(settings.limits)
-        self.shared = self._shared_runs(settings)
+        self.shared = shared_runs(settings, self.hub)
         self.hub.others = self.shared
         self.hub.memory.limit_bytes = server.memory_limit_bytes
         if self.shared is not None:
@@ -199,35 +194,6 @@ class Gateway:
         # The hub is made of the first pools.
         pool.cause_of = lambda run_id: self.hub.cause_of(run_id)
         return pool
-
-    def _shared_runs(self, settings: Settings) -> SharedRuns | None:
-        """Return what knows the other gateways; None where the log is in this process.
-
-        Raises:
-            SettingsError: the URL can't be used, or the package for it is missing.
-        """
-        runlog = settings.runlog
-        if runlog.url == "memory://":
-            return None
-        try:
-            from gateway.runlog.shared.options import SharedLogOptions
-            from gateway.runs.shared import SharedRuns
-        except ImportError as exc:
-            raise SettingsError(f"runlog.url: a shared log needs the extra `redis`: pip install 'snakepit-gateway[redis]' ({exc})") from exc
-        options = SharedLogOptions(
-            prefix=runlog.prefix,
-            lease_ttl_s=runlog.lease_ttl_s,
-            lease_interval_s=runlog.lease_ttl_s / 5,
-            queue_limit_bytes=runlog.queue_limit_bytes,
-            run_limit_bytes=runlog.run_limit_bytes,
-            run_limit_entries=runlog.run_limit_chunks,
-            ttl_s=runlog.ttl_s,
-        )
-        gateway_id = f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}"
-        try:
-            return SharedRuns(self.hub, runlog.url, gateway_id, options, session_ttl_s=settings.sessions.ttl_s)
-        except ValueError as exc:
-            raise SettingsError(f"runlog.url: {exc}") from exc
 
     def _limit_callers(self, settings: LimitSettings) -> None:
         limits = quota_limits(settings)

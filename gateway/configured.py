@@ -6,6 +6,8 @@ What can't be used is a SettingsError that names the setting.
 from __future__ import annotations
 
 import os
+import secrets
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.hosts import LOOPBACK_HOSTS, HostRule
 from gateway.endpoints.origin import OriginRule
 from gateway.guard import ConnectionLimits
-from gateway.runs.hub import HubLimits
+from gateway.runs.hub import Hub, HubLimits
 from gateway.runs.policy import RunLimits
 from gateway.runs.quotas import CallerLimits, QuotaLimits
 from gateway.services.descriptors import DescriptorError, read_descriptor_set
@@ -41,7 +43,8 @@ from gateway.transport.tls import TlsOptions
 from gateway.workers.options import PoolOptions
 
 if TYPE_CHECKING:
-    # Needs the extra `otel`.
+    # Need the extras `redis` and `otel`.
+    from gateway.runs.shared import SharedRuns
     from gateway.telemetry.tracing import Tracing
 
 _log = structlog.get_logger("gateway")
@@ -231,3 +234,33 @@ def tracing(settings: TracingSettings) -> Tracing | None:
         _log.warning("runs are not traced", reason=missing)
         return None
     return Tracing(otlp(settings.endpoint), version=__version__, service_name=settings.service_name, sample_ratio=settings.sample_ratio)
+
+
+def shared_runs(settings: Settings, hub: Hub) -> SharedRuns | None:
+    """Return what ties the hub to the other gateways; None where the log is in this process.
+
+    Raises:
+        SettingsError: the URL can't be used, or the package for it is missing.
+    """
+    runlog = settings.runlog
+    if runlog.url == "memory://":
+        return None
+    try:
+        from gateway.runlog.shared.options import SharedLogOptions
+        from gateway.runs.shared import SharedRuns
+    except ImportError as exc:
+        raise SettingsError(f"runlog.url: a shared log needs the extra `redis`: pip install 'snakepit-gateway[redis]' ({exc})") from exc
+    options = SharedLogOptions(
+        prefix=runlog.prefix,
+        lease_ttl_s=runlog.lease_ttl_s,
+        lease_interval_s=runlog.lease_ttl_s / 5,
+        queue_limit_bytes=runlog.queue_limit_bytes,
+        run_limit_bytes=runlog.run_limit_bytes,
+        run_limit_entries=runlog.run_limit_chunks,
+        ttl_s=runlog.ttl_s,
+    )
+    gateway_id = f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}"
+    try:
+        return SharedRuns(hub, runlog.url, gateway_id, options, session_ttl_s=settings.sessions.ttl_s)
+    except ValueError as exc:
+        raise SettingsError(f"runlog.url: {exc}") from exc

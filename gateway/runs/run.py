@@ -350,7 +350,8 @@ class Run(RunSource, ToolSink):
             return
         self._timer.cancel()
         if self._counts is not None:
-            self._count_end(self._counts, outcome)
+            waited_s = self._timers.time() - self._watch.accepted_at
+            self._counts.run_ended(outcome.value, waited_s, had_worker=self._watch.leased_at is not None)
         self.ended = end = Ended(outcome, self.log.next - 1, self._decorate(metadata or {}), self.timing(), error)
         if self._ticket is not None:
             self._ticket.cancel()
@@ -369,13 +370,6 @@ class Run(RunSource, ToolSink):
             self.recorder.ended(end)
         self._tell_end()
         self._owner.run_ended(self)
-
-    def _count_end(self, counts: ToolTally, outcome: Outcome) -> None:
-        waited_s = self._timers.time() - self._watch.accepted_at
-        if self._watch.leased_at is None:
-            # Else those who waited in vain, the longest, would not show.
-            counts.queue.observe(waited_s)
-        counts.run_ended(outcome.value, waited_s)
 
     def _decorate(self, metadata: Mapping[str, str]) -> Mapping[str, str]:
         """Add what Snakepit adds to a final chunk, where the worker hasn't said it itself; nothing to an rpc's."""
