@@ -17,8 +17,10 @@ from gateway.codec.websocket import SUBPROTOCOL
 from gateway.endpoints.duplex import SocketSettings
 from tests.conftest import Running, Serve, until, within
 from tests.endpoints.conftest import SSE, messages
+from tests.endpoints.people import EVE, auth, person
 from tests.services import library
 from tests.services.test_http import BOOK, ready
+from tests.test_asyncapi import problems_of
 
 LIBRARY = "test.library.v1.Library"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
@@ -147,6 +149,34 @@ async def test_a_server_is_asked_by_reflection_through_its_own_socket(front: Run
         assert b"library.v1" in base64.b64decode(found[0])
         await client.say("end")
         assert (await client.rest())[-1]["payload"]["status"] == "ok"
+
+
+async def test_what_is_said_on_a_methods_socket_is_described(front: Running) -> None:
+    document = (await front.client.get("/asyncapi.json")).json()
+    said = [
+        {"type": "send", "payload": {"text": "x"}},
+        {"type": "ping"},
+        {"type": "credit", "n": 5},
+        {"type": "send", "payload": "no message"},
+        {"type": "end"},
+        {"type": "cancel"},
+    ]
+    for frame in said:
+        assert problems_of(document, "receiveCall", frame) == []
+    assert problems_of(document, "receiveCall", {"type": "send"}) != []
+    async with calling(front, "Chat") as client:
+        for frame in said[:4]:
+            await client.socket.send(orjson.dumps(frame).decode())
+        heard = [orjson.loads(frame) async for frame in client.socket]
+    async with calling(front, "Count") as client:
+        await client.say("send", payload={"to": 1})
+        heard += await client.rest()
+    assert {frame["type"] for frame in heard} == {"start", "next", "pong", "error", "complete"}
+    for frame in heard:
+        assert problems_of(document, "sendAnswers", frame) == [], frame
+    subscribe = {"type": "subscribe", "id": "a", "payload": {"tool": f"{LIBRARY}/Chat", "credit": 5}}
+    for frame in (subscribe, {"type": "send", "id": "a", "payload": {}}, {"type": "end", "id": "a"}):
+        assert problems_of(document, "receiveFrames", frame) == []
 
 
 # ends
@@ -343,6 +373,9 @@ async def test_a_server_that_reads_nothing_makes_the_client_wait_and_nothing_is_
         sending = asyncio.ensure_future(send())
         # A message over the bound of what waits would have failed the run.
         await until(lambda: any(stream.is_full for stream in outgoing(front)))
+        # Whatever else goes through afterwards has given the client every chance to be read on.
+        for _ in range(100):
+            await front.client.get("/livez")
         assert not sending.done()
         assert sum(stream.size_bytes for stream in outgoing(front)) < 200_000
         gate.set()
@@ -453,6 +486,41 @@ async def test_headers_that_the_settings_name_become_metadata(front: Running) ->
         metadata = payloads(await client.rest())[0]["metadata"]
         assert metadata["x-tenant"] == "acme"
         assert "x-other" not in metadata
+
+
+async def test_a_caller_who_may_not_run_a_method_is_refused_on_either_socket(serve: Serve, library_server: library.Server) -> None:
+    ann = person("ann", f"tools:{LIBRARY}/Count")
+    keys = auth(keys="\n".join(each.line for each in (ann, EVE)))
+    async with serve(services=[{"name": "library", "address": library_server.address}], auth=keys) as running:
+        await ready(running)
+        async with calling(running, "Count", additional_headers=ann.bearer) as client:
+            await client.say("send", payload={"to": 1})
+            assert payloads(await client.rest()) == [{"number": 1}]
+        for method in ("Chat", "GetBook"):
+            async with calling(running, method, additional_headers=ann.bearer) as client:
+                assert (await client.hear())["payload"]["type"] == "/problems/scope-missing"
+                assert (await client.closed())[0] == 4403
+        async with many(running, additional_headers=ann.bearer) as client:
+            await client.say("subscribe", id="a", payload={"tool": f"{LIBRARY}/Chat"})
+            assert (await client.hear())["payload"]["type"] == "/problems/scope-missing"
+        async with calling(running, "Chat") as client:
+            assert (await client.closed())[0] == 4401
+    assert library_server.library.open == {"Count": 0}
+
+
+async def test_a_callers_open_calls_are_counted(serve: Serve, library_server: library.Server) -> None:
+    limits = {"streams": 1, "count_loopback": True}
+    async with serve(services=[{"name": "library", "address": library_server.address}], limits=limits) as running:
+        await ready(running)
+        async with calling(running, "Chat") as first:
+            await first.hear()
+            async with calling(running, "Chat") as second:
+                assert (await second.hear())["payload"]["type"] == "/problems/quota-exceeded"
+                assert (await second.closed())[0] == 4413
+            await first.say("end")
+            await first.rest()
+        async with calling(running, "Chat") as third:
+            assert (await third.hear())["type"] == "start"
 
 
 # on one socket with others
