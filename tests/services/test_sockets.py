@@ -523,6 +523,28 @@ async def test_a_callers_open_calls_are_counted(serve: Serve, library_server: li
             assert (await third.hear())["type"] == "start"
 
 
+async def test_a_drain_lets_calls_end_and_then_ends_them(serve: Serve, library_server: library.Server) -> None:
+    async with (
+        serve(services=[{"name": "library", "address": library_server.address}], drain_timeout_s=0.5) as running,
+        asyncio.TaskGroup() as tasks,
+    ):
+        await ready(running)
+        async with calling(running, "Chat") as ends, calling(running, "Chat") as stays, calling(running, "GetBook") as asks:
+            await ends.hear()
+            await stays.hear()
+            await until(lambda: len(running.gateway.sockets) == 3)
+            draining = tasks.create_task(running.gateway.drain_runs())
+            # One that has asked for nothing has nothing to wait for.
+            assert (await asks.closed())[0] == 1012
+            await ends.say("send", payload={"text": "x"})
+            await ends.say("end")
+            assert [frame["payload"].get("text") for frame in (await ends.rest())[:-1]] == ["X", "that is all"]
+            assert (await stays.rest())[-1]["payload"]["status"] == "shutdown"
+            await within(draining)
+            async with calling(running, "Chat") as late:
+                assert (await late.closed())[0] == 1012
+
+
 # on one socket with others
 
 
