@@ -21,6 +21,7 @@ from tests.endpoints.people import EVE, auth, person
 from tests.services import library
 from tests.services.test_http import BOOK, ready
 from tests.test_asyncapi import problems_of
+from tests.valkey import Valkey
 
 LIBRARY = "test.library.v1.Library"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
@@ -74,8 +75,8 @@ async def many(running: Running, **options: Any) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def front(serve: Serve, library_server: library.Server) -> AsyncIterator[Running]:
-    """The gateway in front of the library; reflection itself is offered as well."""
+async def front(request: pytest.FixtureRequest, serve: Serve, library_server: library.Server) -> AsyncIterator[Running]:
+    """The gateway in front of the library, over the transport that a test names; reflection itself is offered as well."""
     service = {
         "name": "library",
         "address": library_server.address,
@@ -83,14 +84,18 @@ async def front(serve: Serve, library_server: library.Server) -> AsyncIterator[R
         "headers_in": ["x-tenant"],
         "concurrency": 2,
     }
-    async with serve(services=[service]) as running:
+    async with serve(services=[service], transport=getattr(request, "param", "lane")) as running:
         await ready(running)
         yield running
+
+
+both_transports = pytest.mark.parametrize("front", ["lane", "grpcio"], indirect=True)
 
 
 # all four kinds
 
 
+@both_transports
 async def test_both_sides_stream(front: Running) -> None:
     async with calling(front, "Chat") as client:
         start = await client.hear()
@@ -110,6 +115,7 @@ async def test_both_sides_stream(front: Running) -> None:
         assert await client.closed() == (1000, "")
 
 
+@both_transports
 async def test_the_client_streams(front: Running) -> None:
     async with calling(front, "AddBooks") as client:
         for number in range(3):
@@ -120,6 +126,7 @@ async def test_the_client_streams(front: Running) -> None:
         assert frames[-1]["payload"]["status"] == "ok"
 
 
+@both_transports
 async def test_the_server_streams(front: Running) -> None:
     async with calling(front, "Count") as client:
         await client.say("ping")
@@ -130,6 +137,7 @@ async def test_the_server_streams(front: Running) -> None:
         assert await client.closed() == (1000, "")
 
 
+@both_transports
 async def test_nobody_streams(front: Running) -> None:
     async with calling(front, "GetBook") as client:
         await client.say("send", payload={"name": "shelves/1/books/emma"})
@@ -138,6 +146,7 @@ async def test_nobody_streams(front: Running) -> None:
         assert (payloads(frames), frames[-1]["payload"]["status"]) == ([BOOK], "ok")
 
 
+@both_transports
 async def test_a_server_is_asked_by_reflection_through_its_own_socket(front: Running) -> None:
     async with calling(front, "ServerReflectionInfo", service=REFLECTION) as client:
         await client.say("send", payload={"listServices": "*"})
@@ -182,6 +191,7 @@ async def test_what_is_said_on_a_methods_socket_is_described(front: Running) -> 
 # ends
 
 
+@both_transports
 async def test_a_server_that_ends_before_the_client_is_heard_at_once(front: Running) -> None:
     async with calling(front, "Chat") as client:
         await client.say("send", payload={"text": "bye"})
@@ -190,6 +200,7 @@ async def test_a_server_that_ends_before_the_client_is_heard_at_once(front: Runn
         assert await client.closed() == (1000, "")
 
 
+@both_transports
 async def test_a_server_that_fails_is_an_error_frame_with_its_status(front: Running) -> None:
     async with calling(front, "Chat") as client:
         await client.say("send", payload={"text": "x"})
@@ -202,6 +213,7 @@ async def test_a_server_that_fails_is_an_error_frame_with_its_status(front: Runn
         assert await client.closed() == (1000, "")
 
 
+@both_transports
 async def test_a_server_that_is_lost_is_an_error_frame(front: Running, library_server: library.Server) -> None:
     async with calling(front, "Chat") as client:
         await client.say("send", payload={"text": "x"})
@@ -218,6 +230,7 @@ async def test_a_deadline_ends_a_call_that_nobody_ends(front: Running, library_s
         await library_server.library.until(lambda: not library_server.library.open["Chat"])
 
 
+@both_transports
 @pytest.mark.parametrize("way", ["close", "vanish"])
 async def test_a_client_that_leaves_cancels_the_call_half_closed_or_not(front: Running, library_server: library.Server, way: str) -> None:
     seen = library_server.library
@@ -242,6 +255,7 @@ async def test_a_client_that_leaves_cancels_the_call_half_closed_or_not(front: R
         assert state["state"] == "cancelled"
 
 
+@both_transports
 async def test_cancel_stops_the_call(front: Running, library_server: library.Server) -> None:
     async with calling(front, "Chat") as client:
         await client.hear()
@@ -521,6 +535,26 @@ async def test_a_callers_open_calls_are_counted(serve: Serve, library_server: li
             await first.rest()
         async with calling(running, "Chat") as third:
             assert (await third.hear())["type"] == "start"
+
+
+async def test_a_call_is_seen_on_other_gateways(serve: Serve, library_server: library.Server) -> None:
+    valkey = Valkey()
+    try:
+        services = [{"name": "library", "address": library_server.address}]
+        async with serve(services=services, runlog={"url": valkey.url}) as one, serve(runlog={"url": valkey.url}) as other:
+            await ready(one)
+            async with calling(one, "Chat") as client:
+                run = (await client.hear())["payload"]["run"]
+                await client.say("send", payload={"text": "hear this"})
+                await client.hear_until("next")
+                reading = asyncio.ensure_future(other.client.get(f"/v1/runs/{run}/events?_role=observer", headers=SSE))
+                await client.say("send", payload={"texd": "x"})
+                assert (await client.rest())[-1]["payload"]["type"] == "/problems/invalid-message"
+            events = messages((await within(reading)).content)
+            assert [data["text"] for event, data in events if event == "message"] == ["HEAR THIS"]
+            assert events[-1][1]["error"]["type"] == "/problems/invalid-message"
+    finally:
+        valkey.close()
 
 
 async def test_a_drain_lets_calls_end_and_then_ends_them(serve: Serve, library_server: library.Server) -> None:
