@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 
 from gateway.errors import Code
 from gateway.services.descriptors import BYTES_LIMIT, FILES_LIMIT, DescriptorError, missing_imports
-from gateway.services.directory import REFLECTION, Directory
+from gateway.services.directory import REFLECTION, Directory, fingerprint
 from gateway.transport.base import CallStatus, Channel, Metadata, StreamSink
 
 SERVICES_LIMIT = 1_000
@@ -34,16 +34,23 @@ class DiscoveryFailed(Exception):
 
 
 async def discover(
-    channel: Channel, services: Collection[str] | None = None, *, timeout_s: float = 10, metadata: Metadata = ()
+    channel: Channel,
+    services: Collection[str] | None = None,
+    *,
+    timeout_s: float = 10,
+    metadata: Metadata = (),
+    known: Directory | None = None,
 ) -> Directory:
     """Return what the server behind `channel` offers; `services` None: all of it but reflection. `timeout_s` is for all of it.
+
+    `known` is what it offered before, and is returned itself where nothing has changed.
 
     Raises:
         DiscoveryFailed: it can't be reached, has no reflection, or its answers make no sense.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            return await _Reflection(channel, timeout_s, metadata).directory(services)
+            return await _Reflection(channel, timeout_s, metadata).directory(services, known)
     except TimeoutError:
         raise DiscoveryFailed(f"{channel.address} did not say within {timeout_s:g} s what it offers", retryable=True) from None
     except DescriptorError as exc:
@@ -62,7 +69,7 @@ class _Reflection:
         self._files: dict[str, FileDescriptorProto] = {}
         self._size = 0
 
-    async def directory(self, services: Collection[str] | None) -> Directory:
+    async def directory(self, services: Collection[str] | None, known: Directory | None) -> Directory:
         """Ask for the services, then for their files and all that those import."""
         answer = await self._ask(ServerReflectionRequest(list_services="*"))
         offered = [service.name for service in answer.list_services_response.service]
@@ -77,7 +84,11 @@ class _Reflection:
                 self._keep(await self._ask(ServerReflectionRequest(file_by_filename=name)))
                 if name not in self._files:
                     raise DiscoveryFailed(f"{self._channel.address} was asked for {name} and answered with other files")
-        return Directory(self._files.values(), wanted)
+        files = [*self._files.values()]
+        if known is not None and known.fingerprint == fingerprint(files, wanted):
+            return known
+        # A large API takes a while, 0.2 s for 5,000 methods, in which streams go on.
+        return await asyncio.to_thread(Directory, files, wanted)
 
     def _has(self, service: str) -> bool:
         package, _, name = service.rpartition(".")

@@ -39,6 +39,15 @@ async def test_a_server_says_what_it_offers(library_server: Server, connect: Con
     assert directory.methods[f"{LIBRARY}/Headers"].deprecated
 
 
+async def test_what_has_not_changed_is_not_made_again(library_server: Server, connect: Connect) -> None:
+    channel = connect(library_server.address)
+    directory = await discover(channel)
+    assert await discover(channel, known=directory) is directory
+    fewer = await discover(channel, [HEALTH], known=directory)
+    assert list(fewer.services) == [HEALTH]
+    assert await discover(channel, [HEALTH], known=fewer) is fewer
+
+
 async def test_reflection_itself_is_offered_when_it_is_asked_for(library_server: Server, connect: Connect) -> None:
     name = "grpc.reflection.v1alpha.ServerReflection"
     directory = await discover(connect(library_server.address), [name])

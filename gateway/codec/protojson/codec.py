@@ -9,6 +9,7 @@ Source: protobuf.dev/programming-guides/json.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any as JsonValue
 
 import orjson
@@ -39,7 +40,7 @@ class Codecs:
         """Return the codec for a message type of the pool."""
         codec = self._codecs.get(descriptor.full_name)
         if codec is None:
-            codec = MessageCodec(descriptor, self._pool, self._tables.table(descriptor), self._checker)
+            codec = MessageCodec(descriptor, self._pool, self._tables, self._checker)
             self._codecs[descriptor.full_name] = codec
         return codec
 
@@ -47,13 +48,22 @@ class Codecs:
 class MessageCodec:
     """`descriptor` is the type, `full_name` its name; `pool` is where the type of an Any is looked for. Made by Codecs."""
 
-    def __init__(self, descriptor: Descriptor, pool: DescriptorPool, table: Table, checker: Checker) -> None:
+    def __init__(self, descriptor: Descriptor, pool: DescriptorPool, tables: Tables, checker: Checker) -> None:
         self.descriptor = descriptor
         self.full_name: str = descriptor.full_name
         self._pool = pool
-        self._table = table
+        self._tables = tables
         self._checker = checker
-        self._class: type[Message] = GetMessageClass(descriptor)
+
+    # What most types of a large API never need is made when it is asked for.
+
+    @cached_property
+    def _table(self) -> Table:
+        return self._tables.table(self.descriptor)
+
+    @cached_property
+    def _class(self) -> type[Message]:
+        return GetMessageClass(self.descriptor)
 
     def to_json(self, message: bytes) -> bytes:
         """Return a message from the wire as JSON text in UTF-8.
