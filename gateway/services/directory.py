@@ -46,8 +46,10 @@ class Directory:
     `fingerprint` is the same for the same descriptors and the same choice of services.
     """
 
-    def __init__(self, files: Iterable[FileDescriptorProto], services: Collection[str] | None = None) -> None:
-        """Make all of it. `services` None: all that the files define, but reflection.
+    def __init__(
+        self, files: Iterable[FileDescriptorProto], services: Collection[str] | None = None, *, with_defaults: bool = False
+    ) -> None:
+        """Make all of it. `services` None: all that the files define, but reflection. `with_defaults` is the codecs'.
 
         Raises:
             DescriptorError: the files make no sense, a service is not in them, or there are more methods than METHODS_LIMIT.
@@ -56,7 +58,7 @@ class Directory:
         pool, ordered = build_pool(given)
         self.fingerprint = fingerprint(given, services)
         self._pool: DescriptorPool = pool
-        self._codecs = Codecs(pool)
+        self._codecs = Codecs(pool, with_defaults=with_defaults)
         self._descriptions = descriptions(ordered)
         defined = [f"{file.package}.{service.name}" if file.package else service.name for file in ordered for service in file.service]
         if services is None:

@@ -40,17 +40,18 @@ async def discover(
     timeout_s: float = 10,
     metadata: Metadata = (),
     known: Directory | None = None,
+    with_defaults: bool = False,
 ) -> Directory:
     """Return what the server behind `channel` offers; `services` None: all of it but reflection. `timeout_s` is for all of it.
 
-    `known` is what it offered before, and is returned itself where nothing has changed.
+    `known` is what it offered before, and is returned itself where nothing has changed. `with_defaults` is the codecs'.
 
     Raises:
         DiscoveryFailed: it can't be reached, has no reflection, or its answers make no sense.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            return await _Reflection(channel, timeout_s, metadata).directory(services, known)
+            return await _Reflection(channel, timeout_s, metadata).directory(services, known, with_defaults)
     except TimeoutError:
         raise DiscoveryFailed(f"{channel.address} did not say within {timeout_s:g} s what it offers", retryable=True) from None
     except DescriptorError as exc:
@@ -69,7 +70,7 @@ class _Reflection:
         self._files: dict[str, FileDescriptorProto] = {}
         self._size = 0
 
-    async def directory(self, services: Collection[str] | None, known: Directory | None) -> Directory:
+    async def directory(self, services: Collection[str] | None, known: Directory | None, with_defaults: bool) -> Directory:
         """Ask for the services, then for their files and all that those import."""
         answer = await self._ask(ServerReflectionRequest(list_services="*"))
         offered = [service.name for service in answer.list_services_response.service]
@@ -88,7 +89,7 @@ class _Reflection:
         if known is not None and known.fingerprint == fingerprint(files, wanted):
             return known
         # A large API takes a while, 0.2 s for 5,000 methods, in which streams go on.
-        return await asyncio.to_thread(Directory, files, wanted)
+        return await asyncio.to_thread(Directory, files, wanted, with_defaults=with_defaults)
 
     def _has(self, service: str) -> bool:
         package, _, name = service.rpartition(".")

@@ -173,6 +173,10 @@ def _fields(data: bytes, position: i64, end: i64, table: Table, depth: i64) -> d
                 values.append(found)
     if position > end:
         raise Unread
+    if table.defaults is not None:
+        for name, zero in table.defaults.items():
+            if name not in result:
+                result[name] = zero.copy() if isinstance(zero, list | dict) else zero
     return result
 
 
