@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable
 
+import structlog
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
@@ -17,6 +18,8 @@ from gateway.errors import Code
 from gateway.services.descriptors import BYTES_LIMIT, FILES_LIMIT, DescriptorError, missing_imports
 from gateway.services.directory import REFLECTION, Directory, fingerprint
 from gateway.transport.base import CallStatus, Channel, Metadata, StreamSink
+
+log = structlog.get_logger("gateway.service")
 
 SERVICES_LIMIT = 1_000
 _METHODS = tuple(f"/{service}/ServerReflectionInfo" for service in sorted(REFLECTION))
@@ -31,6 +34,10 @@ class DiscoveryFailed(Exception):
     def __init__(self, detail: str, *, retryable: bool = False) -> None:
         super().__init__(detail)
         self.retryable = retryable
+
+
+class _Refused(DiscoveryFailed):
+    """A question was answered with an error."""
 
 
 async def discover(
@@ -77,9 +84,17 @@ class _Reflection:
         if len(offered) > SERVICES_LIMIT:
             raise DiscoveryFailed(f"{self._channel.address} offers {len(offered):,} services; allowed: {SERVICES_LIMIT:,}")
         wanted = [name for name in offered if name not in REFLECTION] if services is None else list(dict.fromkeys(services))
+        unknown: dict[str, _Refused] = {}
         for name in wanted:
             if not self._has(name):
-                self._keep(await self._ask(ServerReflectionRequest(file_containing_symbol=name)))
+                try:
+                    self._keep(await self._ask(ServerReflectionRequest(file_containing_symbol=name)))
+                except _Refused as exc:
+                    # A server may list what it has no descriptors for; the others are not to suffer for one that nobody asked for.
+                    if services is not None or len(wanted) == 1:
+                        raise
+                    unknown[name] = exc
+        wanted = [name for name in wanted if name not in unknown]
         while missing := missing_imports(self._files):
             for name in missing:
                 self._keep(await self._ask(ServerReflectionRequest(file_by_filename=name)))
@@ -88,6 +103,10 @@ class _Reflection:
         files = [*self._files.values()]
         if known is not None and known.fingerprint == fingerprint(files, wanted):
             return known
+        for name, reason in unknown.items():
+            log.warning(
+                "a service is left out: its server can't describe it", address=self._channel.address, service=name, reason=str(reason)
+            )
         # A large API takes a while, 0.2 s for 5,000 methods, in which streams go on.
         return await asyncio.to_thread(Directory, files, wanted, with_defaults=with_defaults)
 
@@ -145,7 +164,7 @@ class _Reflection:
             error = response.error_response
             asked = request.file_containing_symbol or request.file_by_filename or "its services"
             code = Code.from_wire(error.error_code)
-            raise DiscoveryFailed(f"{address} was asked for {asked} and answered {code.name}: {error.error_message[:200]}")
+            raise _Refused(f"{address} was asked for {asked} and answered {code.name}: {error.error_message[:200]}")
         return response
 
 
