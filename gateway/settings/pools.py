@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from gateway.call import Affinity
 from gateway.settings.section import Count, Seconds, Section
 
+NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
+
 
 class WorkerTlsSettings(Section):
     """`tls` of a pool of addresses. All files are PEM; see TlsOptions in transport/tls.py."""
@@ -26,7 +28,7 @@ class WorkerTlsSettings(Section):
 class PoolSettings(Section):
     """One `[[pools]]`. `kind` is `local` with an adapter and `addresses` with addresses, unless said."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default"
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] = "default"
     kind: Literal["local", "addresses"] | None = None
     adapter: str | None = None
     addresses: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from gateway.call import Affinity, ToolCall
 from gateway.errors import GatewayError
 from gateway.transport.base import Metadata, StreamCall
 from gateway.value import Value
-from gateway.workers.toolstream import ToolSink, ToolStream
+from gateway.workers.toolstream import ToolSink
 from gateway.workers.worker import Worker
 
 
@@ -32,6 +32,10 @@ class LeaseRequest(Value):
         self.session_id = session_id
         self.affinity = affinity
         self.tool = tool
+
+
+# Starts a call on a leased worker: the worker, the call, the run's id, seconds, the sink, the metadata to add, and what ends the lease.
+Execute = Callable[[Worker, ToolCall, str, float, ToolSink, Metadata, Callable[[Worker, str | None], None]], StreamCall]
 
 
 class LeaseHolder(Protocol):
@@ -53,13 +57,14 @@ class LeaseHolder(Protocol):
 class Lease:
     """One execution's place on a worker."""
 
-    __slots__ = ("_give_back", "_used", "_worker", "pool", "worker_id")
+    __slots__ = ("_execute", "_give_back", "_used", "_worker", "pool", "worker_id")
 
-    def __init__(self, pool: str, worker: Worker, give_back: Callable[[Worker, str | None], None]) -> None:
-        """`give_back(worker, run_id)` ends the lease; a run id says that this run may not have stopped yet."""
+    def __init__(self, pool: str, worker: Worker, execute: Execute, give_back: Callable[[Worker, str | None], None]) -> None:
+        """`execute` starts the call. `give_back(worker, run_id)` ends the lease; a run id says that this run may not have stopped yet."""
         self.pool = pool
         self.worker_id = worker.id
         self._worker = worker
+        self._execute = execute
         self._give_back = give_back
         self._used = False
 
@@ -70,13 +75,14 @@ class Lease:
 
         Raises:
             TypeError: an argument has no JSON form. The lease is released.
+            GatewayError: the call can't be made. The lease is released.
             RuntimeError: the lease was used or released before.
         """
         if self._used:
             raise RuntimeError("a lease is for one execution")
         self._used = True
         try:
-            return ToolStream(self._worker, call, run_id, timeout_s, sink, self._give_back).open(metadata)
+            return self._execute(self._worker, call, run_id, timeout_s, sink, metadata, self._give_back)
         except BaseException:
             self._give_back(self._worker, None)
             raise

@@ -12,14 +12,15 @@ from gateway.call import Affinity
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """One pool. `kind` "local" starts worker processes of `adapter`; "addresses" dials workers that others run.
+    """One pool. `kind` "local" starts worker processes of `adapter`; "addresses" dials workers that others run, "rpc"
+    a gRPC server that is no worker (services/options.py).
 
     Raises:
         ValueError: an option is missing or out of range.
     """
 
     name: str
-    kind: Literal["local", "addresses"] = "local"
+    kind: Literal["local", "addresses", "rpc"] = "local"
     # local: "module:Class" or "file.py[:Class]", as the worker's --adapter takes it.
     adapter: str | None = None
     # addresses: `host:port`, `unix:/path` or `dns:///name:port`; one worker each.
@@ -73,8 +74,3 @@ class PoolOptions:
             raise ValueError(f"pool {self.name!r}: size and concurrency are at least 1")
         if self.queue_limit < 0 or self.queue_timeout_s < 0:
             raise ValueError(f"pool {self.name!r}: queue_limit and queue_timeout_s can't be negative")
-
-    @property
-    def trusts_json(self) -> bool | None:
-        """Whether chunks are passed on without looking whether they are JSON; None: as each worker describes itself."""
-        return None if self.payload is None else self.payload == "json"

@@ -75,6 +75,9 @@ class ToolSink:
         """
         raise NotImplementedError
 
+    def on_headers(self, headers: Sequence[tuple[str, str]]) -> None:
+        """Take what an upstream has said of its answer ahead of it; called once at most, before the first chunk."""
+
     def on_end(self, end: ToolEnd) -> None:
         """The execution is over; called exactly once, after the last chunk."""
         raise NotImplementedError
@@ -131,7 +134,7 @@ class ToolStream(StreamSink):
     def open(self, metadata: Metadata) -> ToolStream:
         """Start the call. Raises TypeError for an argument that has no JSON form."""
         worker, call = self._worker, self._call
-        request = encode_request(call, worker.session_id_for(call))
+        request = encode_request(call, worker.session_id_for(call), worker.dialect.metadata(call, self._timeout_s))
         if not call.streaming:
             method, self._take = EXECUTE_TOOL, ToolStream._take_answer
         elif worker.batches:
@@ -239,3 +242,16 @@ class ToolStream(StreamSink):
             if chunk.is_final or metadata or raw is not None or chunk_id:
                 attributes[len(payloads)] = ChunkAttributes(chunk.is_final, metadata, raw, chunk_id or None)
             payloads.append(payload)
+
+
+def execute_tool(
+    worker: Worker,
+    call: ToolCall,
+    run_id: str,
+    timeout_s: float,
+    sink: ToolSink,
+    metadata: Metadata,
+    give_back: Callable[[Worker, str | None], None],
+) -> ToolStream:
+    """Start a call of a tool: see Lease.execute. Raises TypeError for an argument that has no JSON form."""
+    return ToolStream(worker, call, run_id, timeout_s, sink, give_back).open(metadata)
