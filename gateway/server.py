@@ -148,9 +148,10 @@ class LinkedWebSocket(PacedWebSocket):
             self.transport.write(b"".join(answers))
 
     def keepalive_timeout(self) -> None:
-        if self.read_paused and self.pending_ping_payload is not None and not self.transport.is_closing():
-            # The application makes the client wait (rpcsocket.py): its pong may stand unread. One that is gone `gone` tells of.
-            self.pong_timer = self.loop.call_later(self.ping_timeout or 0.0, self.keepalive_timeout)
+        if (self.read_paused or self._rest or self.heard) and self.ping_timeout and not self.transport.is_closing():
+            # Where the application makes the client wait (sending.py), the pong may stand unread behind what it has sent.
+            self.heard = False
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
             return
         super().keepalive_timeout()
         if self.transport.get_write_buffer_size():
@@ -168,11 +169,17 @@ class LinkedWebSocket(PacedWebSocket):
     def abort(self) -> None:
         self.transport.abort()
 
-    @property
-    def gone(self) -> bool:
-        """Whether the client has hung up, also where what it sent before is yet to be read. Elsewhere than on Linux, once that is read."""
+    def is_gone(self) -> bool:
+        """Return whether the client has hung up, also where what it sent before is yet to be read; elsewhere than on Linux, once it is.
+
+        A ping goes out for the next time that this is asked: a peer's system answers it with a reset where nobody is there any more, and
+        says nothing by itself while there is no room for what it has yet to send.
+        """
         if self.disconnected or self.transport.is_closing():
             return True
+        if self.conn.state is State.OPEN and not self.transport.get_write_buffer_size():
+            self.conn.send_ping(b"there?")
+            self.transport.write(b"".join(self.conn.data_to_send()))
         sock = self.transport.get_extra_info("socket")
         if sock is None or not hasattr(socket, "TCP_INFO") or sock.family not in (socket.AF_INET, socket.AF_INET6):
             return False

@@ -42,9 +42,8 @@ class MessageEncoder(Protocol):
 class SocketLink(Protocol):
     """A WebSocket as our own server's protocol offers it."""
 
-    @property
-    def gone(self) -> bool:
-        """Whether the client has hung up, also where what it sent before is yet to be read."""
+    def is_gone(self) -> bool:
+        """Return whether the client has hung up, also where what it sent before is yet to be read."""
 
     def abort(self) -> None:
         """Close at once, dropping what was not sent."""

@@ -32,9 +32,8 @@ LOOK_S = 1.0
 class Peer(Protocol):
     """The other end of a socket that isn't read."""
 
-    @property
-    def gone(self) -> bool:
-        """Whether it has hung up."""
+    def is_gone(self) -> bool:
+        """Return whether it has hung up, also where what it sent before is yet to be read."""
 
 
 class Sending:
@@ -97,7 +96,7 @@ class Sending:
                 async with asyncio.timeout(LOOK_S):
                     await self._room.wait()
             except TimeoutError:
-                if self._peer is not None and self._peer.gone:
+                if self._peer is not None and self._peer.is_gone():
                     return False
         return True
 

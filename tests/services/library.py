@@ -33,6 +33,8 @@ class Library:
     seen: list[Any] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    # Until this is set, AddBooks reads nothing; None: at once.
+    gate: asyncio.Event | None = None
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so."""
@@ -99,6 +101,8 @@ class Library:
             await context.abort(_status(request.code), request.message)
 
     async def AddBooks(self, requests: AsyncIterator[Any], context: Any) -> Any:
+        if self.gate is not None:
+            await self.gate.wait()
         names = [book.name async for book in requests]
         return message("library.v1.AddBooksResponse")(count=len(names), names=names[:100])
 
