@@ -13,7 +13,7 @@ from typing import Any as JsonValue
 import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from gateway.codec.protojson import WELL_KNOWN, MessageCodec
+from gateway.codec.protojson import WELL_KNOWN, MessageCodec, default_of
 from gateway.errors import FieldError, GatewayError
 from gateway.services.fieldtext import is_textual, value_of
 from gateway.services.httprules import HttpRule
@@ -32,7 +32,7 @@ class FieldCodec:
     def __init__(self, codec: MessageCodec, field: FieldDescriptor) -> None:
         self.field = field
         self._codec = codec
-        self._default = codec.default_of(field)
+        self._default = default_of(field)
 
     def to_json(self, message: bytes) -> bytes:
         """Return the field as JSON text, its default value where it is not set. Raises as MessageCodec's does."""

@@ -46,15 +46,19 @@ class Directory:
     `fingerprint` is the same for the same descriptors and the same choice of services.
     """
 
-    def __init__(self, files: Iterable[FileDescriptorProto], services: Collection[str] | None = None) -> None:
-        """Make all of it. `services` None: all that the files define, but reflection.
+    def __init__(
+        self, files: Iterable[FileDescriptorProto], services: Collection[str] | None = None, *, with_defaults: bool = False
+    ) -> None:
+        """Make all of it. `services` None: all that the files define, but reflection. `with_defaults` is the codecs'.
 
         Raises:
             DescriptorError: the files make no sense, a service is not in them, or there are more methods than METHODS_LIMIT.
         """
-        pool, ordered = build_pool(files)
+        given = [*files]
+        pool, ordered = build_pool(given)
+        self.fingerprint = fingerprint(given, services)
         self._pool: DescriptorPool = pool
-        self._codecs = Codecs(pool)
+        self._codecs = Codecs(pool, with_defaults=with_defaults)
         self._descriptions = descriptions(ordered)
         defined = [f"{file.package}.{service.name}" if file.package else service.name for file in ordered for service in file.service]
         if services is None:
@@ -70,10 +74,6 @@ class Directory:
         }
         if len(self.methods) > METHODS_LIMIT:
             raise DescriptorError(f"there are {len(self.methods):,} methods; allowed: {METHODS_LIMIT:,}")
-        digest = hashlib.sha256(repr(sorted(wanted)).encode())
-        for file in sorted(ordered, key=lambda file: file.name):
-            digest.update(file.SerializeToString(deterministic=True))
-        self.fingerprint = digest.hexdigest()
 
     def codec(self, type_name: str) -> MessageCodec | None:
         """Return the codec of a message by its full name or a type URL; None where the descriptors don't have it."""
@@ -106,6 +106,14 @@ class Directory:
             idempotency=_IDEMPOTENCY.get(options.idempotency_level, Idempotency.UNKNOWN),
             descriptions=self._descriptions,
         )
+
+
+def fingerprint(files: Iterable[FileDescriptorProto], services: Collection[str] | None) -> str:
+    """Return what a Directory of these has for its own, without making it: the order of the files does not count."""
+    digest = hashlib.sha256(repr(services if services is None else sorted(services)).encode())
+    for text in sorted(file.SerializeToString(deterministic=True) for file in files):
+        digest.update(text)
+    return digest.hexdigest()
 
 
 def _kind(client_streaming: bool, server_streaming: bool) -> Kind:

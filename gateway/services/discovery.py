@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable
 
+import structlog
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from gateway.errors import Code
 from gateway.services.descriptors import BYTES_LIMIT, FILES_LIMIT, DescriptorError, missing_imports
-from gateway.services.directory import REFLECTION, Directory
+from gateway.services.directory import REFLECTION, Directory, fingerprint
 from gateway.transport.base import CallStatus, Channel, Metadata, StreamSink
+
+log = structlog.get_logger("gateway.service")
 
 SERVICES_LIMIT = 1_000
 _METHODS = tuple(f"/{service}/ServerReflectionInfo" for service in sorted(REFLECTION))
@@ -33,17 +36,29 @@ class DiscoveryFailed(Exception):
         self.retryable = retryable
 
 
+class _Refused(DiscoveryFailed):
+    """A question was answered with an error."""
+
+
 async def discover(
-    channel: Channel, services: Collection[str] | None = None, *, timeout_s: float = 10, metadata: Metadata = ()
+    channel: Channel,
+    services: Collection[str] | None = None,
+    *,
+    timeout_s: float = 10,
+    metadata: Metadata = (),
+    known: Directory | None = None,
+    with_defaults: bool = False,
 ) -> Directory:
     """Return what the server behind `channel` offers; `services` None: all of it but reflection. `timeout_s` is for all of it.
+
+    `known` is what it offered before, and is returned itself where nothing has changed. `with_defaults` is the codecs'.
 
     Raises:
         DiscoveryFailed: it can't be reached, has no reflection, or its answers make no sense.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            return await _Reflection(channel, timeout_s, metadata).directory(services)
+            return await _Reflection(channel, timeout_s, metadata).directory(services, known, with_defaults)
     except TimeoutError:
         raise DiscoveryFailed(f"{channel.address} did not say within {timeout_s:g} s what it offers", retryable=True) from None
     except DescriptorError as exc:
@@ -62,22 +77,38 @@ class _Reflection:
         self._files: dict[str, FileDescriptorProto] = {}
         self._size = 0
 
-    async def directory(self, services: Collection[str] | None) -> Directory:
+    async def directory(self, services: Collection[str] | None, known: Directory | None, with_defaults: bool) -> Directory:
         """Ask for the services, then for their files and all that those import."""
         answer = await self._ask(ServerReflectionRequest(list_services="*"))
         offered = [service.name for service in answer.list_services_response.service]
         if len(offered) > SERVICES_LIMIT:
             raise DiscoveryFailed(f"{self._channel.address} offers {len(offered):,} services; allowed: {SERVICES_LIMIT:,}")
         wanted = [name for name in offered if name not in REFLECTION] if services is None else list(dict.fromkeys(services))
+        unknown: dict[str, _Refused] = {}
         for name in wanted:
             if not self._has(name):
-                self._keep(await self._ask(ServerReflectionRequest(file_containing_symbol=name)))
+                try:
+                    self._keep(await self._ask(ServerReflectionRequest(file_containing_symbol=name)))
+                except _Refused as exc:
+                    # A server may list what it has no descriptors for; the others are not to suffer for one that nobody asked for.
+                    if services is not None or len(wanted) == 1:
+                        raise
+                    unknown[name] = exc
+        wanted = [name for name in wanted if name not in unknown]
         while missing := missing_imports(self._files):
             for name in missing:
                 self._keep(await self._ask(ServerReflectionRequest(file_by_filename=name)))
                 if name not in self._files:
                     raise DiscoveryFailed(f"{self._channel.address} was asked for {name} and answered with other files")
-        return Directory(self._files.values(), wanted)
+        files = [*self._files.values()]
+        if known is not None and known.fingerprint == fingerprint(files, wanted):
+            return known
+        for name, reason in unknown.items():
+            log.warning(
+                "a service is left out: its server can't describe it", address=self._channel.address, service=name, reason=str(reason)
+            )
+        # A large API takes a while, 0.2 s for 5,000 methods, in which streams go on.
+        return await asyncio.to_thread(Directory, files, wanted, with_defaults=with_defaults)
 
     def _has(self, service: str) -> bool:
         package, _, name = service.rpartition(".")
@@ -133,7 +164,7 @@ class _Reflection:
             error = response.error_response
             asked = request.file_containing_symbol or request.file_by_filename or "its services"
             code = Code.from_wire(error.error_code)
-            raise DiscoveryFailed(f"{address} was asked for {asked} and answered {code.name}: {error.error_message[:200]}")
+            raise _Refused(f"{address} was asked for {asked} and answered {code.name}: {error.error_message[:200]}")
         return response
 
 

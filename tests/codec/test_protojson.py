@@ -24,8 +24,8 @@ def codec(name: str) -> MessageCodec:
     return CODECS.codec(message(name).DESCRIPTOR)
 
 
-def by_library(name: str, data: bytes) -> Any:
-    return json_format.MessageToDict(message(name).FromString(data), descriptor_pool=pool())
+def by_library(name: str, data: bytes, with_defaults: bool = False) -> Any:
+    return json_format.MessageToDict(message(name).FromString(data), with_defaults, descriptor_pool=pool())
 
 
 # -- the wire, field by field: so that anything may be there twice, out of order, in another form or missing ---------------------
@@ -164,6 +164,21 @@ def test_proto2_is_what_the_library_makes_of_it(data: bytes) -> None:
     compare("legacy.v1.Legacy", data)
 
 
+WITH_DEFAULTS = Codecs(pool(), with_defaults=True)
+
+
+@pytest.mark.parametrize("name", ["everything.v1.Everything", "everything.v1.Scalars", "everything.v1.Optionals", "legacy.v1.Legacy"])
+@given(data=st.data())
+def test_with_defaults_a_message_is_what_the_library_makes_of_it(name: str, data: st.DataObject) -> None:
+    message_bytes = data.draw(wire(message(name).DESCRIPTOR, 3))
+    try:
+        expected = by_library(name, message_bytes, with_defaults=True)
+    except (DecodeError, json_format.Error, ValueError):
+        return
+    made = WITH_DEFAULTS.codec(message(name).DESCRIPTOR).to_json(message_bytes)
+    assert json.loads(made) == json.loads(json.dumps(expected))
+
+
 @given(st.sampled_from(TYPES), st.binary(max_size=40))
 def test_garbage_is_what_the_library_makes_of_it(name: str, data: bytes) -> None:
     compare(f"everything.v1.{name}", data)
@@ -239,6 +254,15 @@ def test_a_batch_is_its_messages_in_order_whatever_of_it_is_left_to_the_library(
     batch = [usual[0], usual[1] + group, usual[2] + group, usual[3], usual[4] + group]
     assert codec("library.v1.Note").to_json_all(batch) == [b'{"text":"%d"}' % number for number in range(5)]
     assert codec("library.v1.Note").to_json_all([]) == []
+
+
+def test_defaults_are_written_where_that_is_asked_for() -> None:
+    book = WITH_DEFAULTS.codec(message("library.v1.Book").DESCRIPTOR)
+    expected = {"name": "", "title": "", "pages": "0", "cover": "", "genre": "GENRE_UNSPECIFIED", "authors": [], "ratings": {}}
+    assert book.to_value(b"") == expected
+    # What is returned is the caller's.
+    book.to_value(b"")["authors"].append("somebody")
+    assert book.to_value(b"") == expected
 
 
 def test_a_batch_with_what_is_no_message_is_an_error_that_names_the_type() -> None:

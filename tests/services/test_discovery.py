@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+import structlog
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from structlog.testing import LogCapture
 
+from gateway.services import discovery
 from gateway.services.discovery import DiscoveryFailed, discover
 from gateway.services.method import Idempotency, Kind
 from gateway.transport.base import Channel
@@ -37,6 +40,15 @@ async def test_a_server_says_what_it_offers(library_server: Server, connect: Con
         ("GET", "/v1/library/books/{name}"),
     ]
     assert directory.methods[f"{LIBRARY}/Headers"].deprecated
+
+
+async def test_what_has_not_changed_is_not_made_again(library_server: Server, connect: Connect) -> None:
+    channel = connect(library_server.address)
+    directory = await discover(channel)
+    assert await discover(channel, known=directory) is directory
+    fewer = await discover(channel, [HEALTH], known=directory)
+    assert list(fewer.services) == [HEALTH]
+    assert await discover(channel, [HEALTH], known=fewer) is fewer
 
 
 async def test_reflection_itself_is_offered_when_it_is_asked_for(library_server: Server, connect: Connect) -> None:
@@ -128,6 +140,33 @@ async def test_answers_that_make_no_sense_are_told_of(listed: bytes, file: bytes
             await discover(connect(server.address))
     assert server.address in str(caught.value)
     assert not caught.value.retryable
+
+
+async def test_a_service_that_its_server_cannot_describe_is_left_out_and_logged(connect: Connect, capture_logs: LogCapture) -> None:
+    async def with_another(request: ServerReflectionRequest) -> AsyncIterator[bytes]:
+        if request.list_services:
+            yield services("made.by.Hand", LIBRARY)
+        else:
+            async for answer in one_by_one(request):
+                yield answer
+
+    async with Reflecting(with_another) as server:
+        directory = await discover(connect(server.address))
+        assert list(directory.services) == [LIBRARY]
+        (entry,) = capture_logs.entries
+        assert (entry["service"], entry["log_level"], "NOT_FOUND" in entry["reason"]) == ("made.by.Hand", "warning", True)
+        # Once, and not again where nothing has changed.
+        assert await discover(connect(server.address), known=directory) is directory
+        assert len(capture_logs.entries) == 1
+        with pytest.raises(DiscoveryFailed, match=r"asked for made\.by\.Hand and answered NOT_FOUND"):
+            await discover(connect(server.address), ["made.by.Hand"])
+
+
+@pytest.fixture
+def capture_logs(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
+    captured = LogCapture()
+    monkeypatch.setattr(discovery, "log", structlog.wrap_logger(None, processors=[captured]))
+    return captured
 
 
 async def test_a_server_that_ends_without_an_answer_is_told_of(connect: Connect) -> None:

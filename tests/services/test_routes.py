@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import re
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.services.directory import Directory
 from gateway.services.httprules import HttpRule
 from gateway.services.method import Method
 from gateway.services.routes import Route, Routes, RuleError
+from gateway.services.templates import parse_template
 from tests.services.compiled import files, message
 from tests.services.library import LIBRARY
 
 
 @pytest.fixture(scope="module")
 def methods() -> dict[str, Method]:
-    directory = Directory(files())
-    return dict(directory.services[LIBRARY].methods)
+    return dict(_directory().services[LIBRARY].methods)
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +258,57 @@ def test_the_parameters_and_the_path_are_listed_for_descriptions(routes: Routes)
 
 def test_a_path_of_very_many_segments_is_nobodys(routes: Routes) -> None:
     assert routes.match("HEAD", "/v1/library/files" + "/a" * 10_000) is None
+
+
+SEGMENTS = st.sampled_from(["a", "b", "{}", "*", "caf%C3%A9"])
+TEMPLATES = st.builds(
+    lambda segments, last, verb: "/" + "/".join([*segments, *last]) + verb,
+    st.lists(SEGMENTS, min_size=1, max_size=3),
+    st.sampled_from([[], ["**"], ["{=**}"], ["{=a/*}"], ["{=*/b}"]]),
+    st.sampled_from(["", ":go"]),
+)
+PATHS = st.builds(
+    lambda segments, verb: "/" + "/".join(segments) + verb,
+    st.lists(st.sampled_from(["a", "b", "c", "%61", "café", "caf%C3%A9", "a:go", ""]), max_size=5),
+    st.sampled_from(["", ":go", ":stop"]),
+)
+
+
+def named(template: str) -> str:
+    """A template with names for its variables, fields that the message has."""
+    names = iter(["name", "title", "pages", "cover"])
+    return re.sub(r"\{", lambda _: "{" + next(names), template)
+
+
+def nearest(templates: list[str], path: str) -> str | None:
+    """What the module says of itself, tried out with each template."""
+    found = []
+    for template in templates:
+        plain = re.sub(r"\{[a-z_.]*=?([^}]*)\}", lambda inner: inner[1] or "*", template)
+        body, _, verb = plain.partition(":")
+        text = "/".join(unquote(part) for part in path.split("/"))
+        if verb and not text.endswith(f":{verb}"):
+            continue
+        parts = [unquote(part) for part in body[1:].split("/")]
+        forms = ["(/.*)?" if part == "**" else "/[^/]+" if part == "*" else "/" + re.escape(part) for part in parts]
+        if re.fullmatch("".join(forms), text.removesuffix(f":{verb}") if verb else text):
+            found.append((not verb, [2 if part == "**" else part == "*" for part in parts], template))
+    return min(found)[2] if found else None
+
+
+@settings(max_examples=300)
+@given(st.lists(TEMPLATES, min_size=1, max_size=8), PATHS)
+def test_a_path_is_for_the_nearest_template_of_all(templates: list[str], path: str) -> None:
+    method = dataclasses.replace(_directory().services[LIBRARY].methods["AddBooks"], http_rules=())
+    # Of those that match the same paths one may be there.
+    kept = [*{parse_template(named(template)).shape: named(template) for template in templates}.values()]
+    match = Routes([with_rules(method, *map(get, kept))]).match("GET", path)
+    assert (match and match.route.template.text) == nearest(kept, path)
+    if match is not None:
+        assert match.variables.keys() == {variable.field for variable in match.route.template.variables}
+        assert all("%" not in text for text in match.variables.values())
+
+
+@functools.cache
+def _directory() -> Directory:
+    return Directory(files())

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator, meta
 
@@ -45,6 +45,7 @@ def test_a_schema_is_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_what_is_made_of_a_message_fits_its_schemas(name: str, data: st.DataObject) -> None:
     try:

@@ -5,6 +5,6 @@ tables that tables.py makes of the descriptors; to a message, checker.py looks w
 """
 
 from gateway.codec.protojson.codec import Codecs, MessageCodec
-from gateway.codec.protojson.tables import WELL_KNOWN
+from gateway.codec.protojson.tables import WELL_KNOWN, default_of
 
-__all__ = ["WELL_KNOWN", "Codecs", "MessageCodec"]
+__all__ = ["WELL_KNOWN", "Codecs", "MessageCodec", "default_of"]

@@ -9,11 +9,12 @@ Source: protobuf.dev/programming-guides/json.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any as JsonValue
 
 import orjson
 from google.protobuf import json_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
@@ -21,17 +22,21 @@ from google.protobuf.message_factory import GetMessageClass
 from gateway.codec.protojson import reader
 from gateway.codec.protojson.checker import Checker
 from gateway.codec.protojson.table import Table
-from gateway.codec.protojson.tables import Tables, zero_of
+from gateway.codec.protojson.tables import Tables
 from gateway.codec.protojson.unread import Unread
 from gateway.errors import FieldError, GatewayError
 
 
 class Codecs:
-    """The codecs of all message types in one pool, each made when it is first asked for."""
+    """The codecs of all message types in one pool, each made when it is first asked for.
 
-    def __init__(self, pool: DescriptorPool) -> None:
+    `with_defaults`: fields that are not set are in the JSON all the same, where absence means nothing else (0, "", [], {}).
+    """
+
+    def __init__(self, pool: DescriptorPool, *, with_defaults: bool = False) -> None:
         self._pool = pool
-        self._tables = Tables(pool)
+        self._with_defaults = with_defaults
+        self._tables = Tables(pool, with_defaults=with_defaults)
         self._checker = Checker(pool)
         self._codecs: dict[str, MessageCodec] = {}
 
@@ -39,7 +44,7 @@ class Codecs:
         """Return the codec for a message type of the pool."""
         codec = self._codecs.get(descriptor.full_name)
         if codec is None:
-            codec = MessageCodec(descriptor, self._pool, self._tables.table(descriptor), self._checker)
+            codec = MessageCodec(descriptor, self._pool, self._tables, self._checker, with_defaults=self._with_defaults)
             self._codecs[descriptor.full_name] = codec
         return codec
 
@@ -47,13 +52,23 @@ class Codecs:
 class MessageCodec:
     """`descriptor` is the type, `full_name` its name; `pool` is where the type of an Any is looked for. Made by Codecs."""
 
-    def __init__(self, descriptor: Descriptor, pool: DescriptorPool, table: Table, checker: Checker) -> None:
+    def __init__(self, descriptor: Descriptor, pool: DescriptorPool, tables: Tables, checker: Checker, *, with_defaults: bool) -> None:
         self.descriptor = descriptor
         self.full_name: str = descriptor.full_name
         self._pool = pool
-        self._table = table
+        self._tables = tables
         self._checker = checker
-        self._class: type[Message] = GetMessageClass(descriptor)
+        self._with_defaults = with_defaults
+
+    # What most types of a large API never need is made when it is asked for.
+
+    @cached_property
+    def _table(self) -> Table:
+        return self._tables.table(self.descriptor)
+
+    @cached_property
+    def _class(self) -> type[Message]:
+        return GetMessageClass(self.descriptor)
 
     def to_json(self, message: bytes) -> bytes:
         """Return a message from the wire as JSON text in UTF-8.
@@ -88,15 +103,9 @@ class MessageCodec:
             try:
                 return reader.value(parsed.SerializePartialToString(), self._table)
             except Unread:
-                return json_format.MessageToDict(parsed, descriptor_pool=self._pool)
+                return json_format.MessageToDict(parsed, self._with_defaults, descriptor_pool=self._pool)
         except (DecodeError, json_format.Error, TypeError, ValueError, RecursionError) as exc:
             raise GatewayError("unreadable-answer", f"a {self.full_name} can't be read: {exc}") from exc
-
-    def default_of(self, field: FieldDescriptor) -> JsonValue:
-        """Return what a field of the message is as JSON where it is not set: 0, "", [] …; null for a message."""
-        if field.is_repeated:
-            return {} if field.message_type is not None and field.message_type.GetOptions().map_entry else []
-        return zero_of(field)
 
     def from_json(self, value: JsonValue) -> bytes:
         """Return the message that a JSON value says, as it goes on the wire.

@@ -19,52 +19,33 @@ import orjson
 from google.protobuf.field_mask_pb2 import FieldMask
 from mypy_extensions import i64
 
-from gateway.codec.protojson.forms import double_value, duration_text, float_value, timestamp_text
+from gateway.codec.protojson.forms import duration_text, timestamp_text
 from gateway.codec.protojson.table import (
     ANY,
-    BOOL,
     BYTES,
-    DOUBLE,
     DURATION,
     FIELD_MASK,
     FIXED32,
-    FIXED64,
-    FLOAT,
-    INT32,
-    INT64,
     LIST_VALUE,
     MAP,
     MESSAGE,
-    NULL,
     OBJECT,
     PACKED,
-    SFIXED32,
     SINGLE,
-    SINT32,
-    SINT64,
     SMALL_TAGS,
     STRING,
     STRUCT,
     TIMESTAMP,
-    UINT32,
-    UINT64,
     VALUE,
     WRAPPER,
     Field,
     Table,
 )
 from gateway.codec.protojson.unread import Unread
+from gateway.codec.protojson.wire import SIGN, fixed, integer, short_varint, skipped, varint
 
 # As deep as the library goes.
 DEPTH_LIMIT: Final = 100
-
-_UINT32: Final = struct.Struct("<I")
-_INT32: Final = struct.Struct("<i")
-_FLOAT: Final = struct.Struct("<f")
-_UINT64: Final = struct.Struct("<Q")
-_INT64: Final = struct.Struct("<q")
-_DOUBLE: Final = struct.Struct("<d")
-_SIGN: Final = 1 << 63
 
 
 def texts(messages: Sequence[bytes], table: Table, made: list[bytes]) -> None:
@@ -138,13 +119,13 @@ def _fields(data: bytes, position: i64, end: i64, table: Table, depth: i64) -> d
         if tag < SMALL_TAGS:
             field = small[tag]
         else:
-            tag, position = _varint(data, position - 1)
+            tag, position = short_varint(data, position - 1)
             # A small one may have been written with more bytes than it needs.
             field = small[tag] if tag < SMALL_TAGS else table.fields.get(tag)
         if field is None:
             if table.is_extendable:
                 raise Unread
-            position = _skipped(data, position, tag)
+            position = skipped(data, position, tag)
             continue
         name = field.name
         shape: i64 = field.shape
@@ -173,6 +154,10 @@ def _fields(data: bytes, position: i64, end: i64, table: Table, depth: i64) -> d
                 values.append(found)
     if position > end:
         raise Unread
+    if table.defaults is not None:
+        for name, zero in table.defaults.items():
+            if name not in result:
+                result[name] = zero.copy() if isinstance(zero, list | dict) else zero
     return result
 
 
@@ -183,7 +168,7 @@ def _one(data: bytes, position: i64, end: i64, field: Field, depth: i64) -> tupl
         length: i64 = data[position]
         position += 1
         if length > 127:
-            length, position = _varint(data, position - 1)
+            length, position = short_varint(data, position - 1)
         stop = position + length
         if stop > end:
             raise Unread
@@ -196,60 +181,15 @@ def _one(data: bytes, position: i64, end: i64, field: Field, depth: i64) -> tupl
     if kind < FIXED32:
         small: i64 = data[position]
         if small < 128:
-            return _integer(small, kind, field), position + 1
-        number, position = _number(data, position)
-        return _integer(number, kind, field), position
-    return _fixed(data, position, kind)
-
-
-def _integer(number: int, kind: i64, field: Field) -> JsonValue:
-    """Return what a varint of 64 bits is for a field."""
-    if kind == BOOL:
-        return number != 0
-    if kind == UINT64:
-        return str(number)
-    if kind == INT64:
-        return str(number if number < _SIGN else number - (_SIGN << 1))
-    if kind == SINT64:
-        return str((number >> 1) ^ -(number & 1))
-    number &= 0xFFFFFFFF
-    if kind == UINT32:
-        return number
-    if kind == SINT32:
-        return (number >> 1) ^ -(number & 1)
-    if number > 0x7FFFFFFF:
-        number -= 0x100000000
-    if kind == INT32:
-        return number
-    names = field.names
-    assert names is not None
-    name = names.get(number)
-    if name is None and (field.is_closed or kind == NULL):
-        # To a closed enum it is not the field's value at all, but an unknown field.
-        raise Unread
-    if kind == NULL:
-        return None
-    return number if name is None else name
-
-
-def _fixed(data: bytes, position: i64, kind: i64) -> tuple[JsonValue, i64]:
-    """Return a value of four or eight bytes, and the place behind it."""
-    if kind == DOUBLE:
-        return double_value(_DOUBLE.unpack_from(data, position)[0]), position + 8
-    if kind == FLOAT:
-        return float_value(_FLOAT.unpack_from(data, position)[0]), position + 4
-    if kind == FIXED32:
-        return _UINT32.unpack_from(data, position)[0], position + 4
-    if kind == SFIXED32:
-        return _INT32.unpack_from(data, position)[0], position + 4
-    if kind == FIXED64:
-        return str(_UINT64.unpack_from(data, position)[0]), position + 8
-    return str(_INT64.unpack_from(data, position)[0]), position + 8
+            return integer(small, kind, field), position + 1
+        number, position = varint(data, position)
+        return integer(number, kind, field), position
+    return fixed(data, position, kind)
 
 
 def _packed(data: bytes, position: i64, end: i64, field: Field, result: dict[str, JsonValue], depth: i64) -> i64:
     """Add the values that stand together to a field's; return the place behind them."""
-    length, position = _varint(data, position)
+    length, position = short_varint(data, position)
     stop = position + length
     if stop > end:
         raise Unread
@@ -269,7 +209,7 @@ def _packed(data: bytes, position: i64, end: i64, field: Field, result: dict[str
 
 def _entry(data: bytes, position: i64, end: i64, field: Field, result: dict[str, JsonValue], depth: i64) -> i64:
     """Add an entry to a map; return the place behind it."""
-    length, position = _varint(data, position)
+    length, position = short_varint(data, position)
     stop = position + length
     if stop > end:
         raise Unread
@@ -313,9 +253,9 @@ def _time(data: bytes, position: i64, end: i64, kind: i64) -> str:
     seconds = nanos = 0
     while position < end:
         tag: i64 = data[position]
-        number, position = _number(data, position + 1)
+        number, position = varint(data, position + 1)
         if tag == 8:
-            seconds = number if number < _SIGN else number - (_SIGN << 1)
+            seconds = number if number < SIGN else number - (SIGN << 1)
         elif tag == 16:
             nanos = number & 0xFFFFFFFF
             if nanos > 0x7FFFFFFF:
@@ -338,7 +278,7 @@ def _any(data: bytes, position: i64, end: i64, table: Table, depth: i64) -> dict
         return {}
     while position < end:
         tag: i64 = data[position]
-        length, position = _varint(data, position + 1)
+        length, position = short_varint(data, position + 1)
         if position + length > end:
             raise Unread
         if tag == 10:
@@ -359,64 +299,6 @@ def _any(data: bytes, position: i64, end: i64, table: Table, depth: i64) -> dict
     else:
         result["value"] = _message(data, start, stop, held, depth + 1)
     return result
-
-
-def _varint(data: bytes, position: i64) -> tuple[i64, i64]:
-    """Return a tag or a length, and the place behind it."""
-    number: i64 = 0
-    shift: i64 = 0
-    while shift < 35:
-        byte: i64 = data[position]
-        position += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            if number > 0xFFFFFFFF:
-                raise Unread
-            return number, position
-        shift += 7
-    raise Unread
-
-
-def _number(data: bytes, position: i64) -> tuple[int, i64]:
-    """Return a number of 64 bits, and the place behind it."""
-    number: i64 = 0
-    shift: i64 = 0
-    byte: i64
-    while shift < 56:
-        byte = data[position]
-        position += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, position
-        shift += 7
-    # More than what a number of the machine has room for.
-    large: int = number
-    byte = data[position]
-    large |= int(byte & 127) << 56
-    if byte < 128:
-        return large, position + 1
-    byte = data[position + 1]
-    if byte > 1:
-        raise Unread
-    return large | int(byte) << 63, position + 2
-
-
-def _skipped(data: bytes, position: i64, tag: i64) -> i64:
-    """Return the place behind a field that is not known."""
-    wire = tag & 7
-    if tag < 8:
-        raise Unread
-    if wire == 0:
-        _, position = _number(data, position)
-        return position
-    if wire == 1:
-        return position + 8
-    if wire == 2:
-        length, position = _varint(data, position)
-        return position + length
-    if wire == 5:
-        return position + 4
-    raise Unread
 
 
 def _is_minus_zero(found: JsonValue) -> bool:

@@ -80,15 +80,17 @@ class Field:
 class Table:
     """A message type. `is_extendable`: a field that is not here may be an extension, which the library knows.
 
-    `find` is the table of a type by its name, for what an Any holds; None: nobody knows it.
+    `find` is the table of a type by its name, for what an Any holds; None: nobody knows it. `defaults` are written where the fields are not
+    set; None: nothing is.
     """
 
-    __slots__ = ("fields", "find", "is_extendable", "kind", "name", "small")
+    __slots__ = ("defaults", "fields", "find", "is_extendable", "kind", "name", "small")
 
     def __init__(self, name: str, kind: int, find: Callable[[str], Table | None]) -> None:
         self.name = name
         self.kind = kind
         self.find = find
         self.is_extendable = False
+        self.defaults: dict[str, JsonValue] | None = None
         self.small: list[Field | None] = [None] * SMALL_TAGS
         self.fields: dict[int, Field] = {}

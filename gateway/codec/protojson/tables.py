@@ -52,10 +52,11 @@ _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 
 
 class Tables:
-    """The tables of one pool's types."""
+    """The tables of one pool's types. `with_defaults`: what has no presence and is not set is written all the same."""
 
-    def __init__(self, pool: DescriptorPool) -> None:
+    def __init__(self, pool: DescriptorPool, *, with_defaults: bool = False) -> None:
         self._pool = pool
+        self._with_defaults = with_defaults
         self._tables: dict[str, Table] = {}
 
     def table(self, descriptor: Descriptor) -> Table:
@@ -84,6 +85,8 @@ class Tables:
 
     def _fill(self, table: Table, descriptor: Descriptor, waiting: list[tuple[Table, Descriptor]]) -> None:
         table.is_extendable = descriptor.is_extendable
+        if self._with_defaults and table.kind == kinds.OBJECT:
+            table.defaults = {field.json_name: default_of(field) for field in descriptor.fields if not field.has_presence} or None
         for field in descriptor.fields:
             kind = _KINDS.get(field.type)
             if kind is None:
@@ -123,6 +126,13 @@ class Tables:
             if oneof is not None and len(oneof.fields) > 1:
                 made.others = [member.json_name for member in oneof.fields if member.number != field.number]
         return made
+
+
+def default_of(field: FieldDescriptor) -> JsonValue:
+    """Return what a field is in JSON where it is not set: as `zero_of`; no list and no map are empty ones."""
+    if field.is_repeated:
+        return {} if field.message_type is not None and field.message_type.GetOptions().map_entry else []
+    return zero_of(field)
 
 
 def zero_of(field: FieldDescriptor) -> JsonValue:
