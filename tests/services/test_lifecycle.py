@@ -121,6 +121,20 @@ async def test_a_server_without_reflection_needs_a_descriptor_set(serve: Serve, 
         assert next(method for method in one["methods"] if method["name"] == "GetBook")["description"] == "Returns one book."
 
 
+@pytest.mark.parametrize("by_set", [False, True])
+async def test_default_values_are_there_where_that_is_asked_for(
+    serve: Serve, library_server: library.Server, tmp_path: Path, by_set: bool
+) -> None:
+    service: dict[str, Any] = {"name": "library", "address": library_server.address, "default_values": True}
+    if by_set:
+        (tmp_path / "set").write_bytes(descriptor_set())
+        service |= {"descriptor_set": tmp_path / "set", "services": ["test.library.v1.Library"]}
+    async with serve(services=[service]) as running:
+        await ready(running)
+        book = (await running.client.post(f"{RPC}/CreateBook", json={"book": {"title": "A"}})).json()
+        assert (book["pages"], book["authors"], book["genre"]) == ("0", [], "GENRE_UNSPECIFIED")
+
+
 async def test_a_call_of_a_server_that_is_down_waits_in_the_queue_and_is_503(serve: Serve, tmp_path: Path) -> None:
     known = tmp_path / "library.set"
     known.write_bytes(descriptor_set())
