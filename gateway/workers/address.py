@@ -13,7 +13,7 @@ import structlog
 
 from gateway.transport.base import CallFailed, Channel
 from gateway.workers.backoff import HEALTHY_S, Backoff
-from gateway.workers.description import describe
+from gateway.workers.dialect import Speak
 from gateway.workers.health import reason_of, watch
 from gateway.workers.options import PoolOptions
 from gateway.workers.worker import Worker
@@ -30,12 +30,13 @@ class AddressSlot:
         address: str,
         options: PoolOptions,
         open_channel: Callable[[str], Channel],
+        speak: Speak,
         changed: Callable[[], None],
     ) -> None:
         self._address = address
         self._options = options
         self._open_channel = open_channel
-        self._worker = Worker(worker_id, address=address, trusts_json=options.trusts_json, changed=changed)
+        self._worker = Worker(worker_id, speak(options, worker_id), address=address, changed=changed)
         self.workers = [self._worker]
 
     async def run(self) -> None:
@@ -58,7 +59,7 @@ class AddressSlot:
         channel: Channel | None = None
         try:
             channel = self._open_channel(self._address)
-            description = await describe(channel, self._options, self._options.start_timeout_s)
+            description = await worker.dialect.describe(channel, self._options.start_timeout_s)
             if worker.came_up:
                 worker.restarts += 1
             worker.enter_service(channel, description)
@@ -72,4 +73,7 @@ class AddressSlot:
             raise
         finally:
             if channel is not None:
-                await channel.aclose()
+                try:
+                    await worker.dialect.leave(channel)
+                finally:
+                    await channel.aclose()

@@ -73,8 +73,3 @@ class PoolOptions:
             raise ValueError(f"pool {self.name!r}: size and concurrency are at least 1")
         if self.queue_limit < 0 or self.queue_timeout_s < 0:
             raise ValueError(f"pool {self.name!r}: queue_limit and queue_timeout_s can't be negative")
-
-    @property
-    def trusts_json(self) -> bool | None:
-        """Whether chunks are passed on without looking whether they are JSON; None: as each worker describes itself."""
-        return None if self.payload is None else self.payload == "json"

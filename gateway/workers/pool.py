@@ -21,6 +21,7 @@ from gateway.errors import GatewayError
 from gateway.telemetry.tally import OTHER, STOP_BOUNDS_S, STOP_CAUSES, Histogram
 from gateway.workers.address import AddressSlot
 from gateway.workers.description import Tool, await_stop
+from gateway.workers.dialect import Speak, WorkerDialect
 from gateway.workers.dispatch import Dispatcher, Scheduler, Ticket
 from gateway.workers.launcher import RunDirectory
 from gateway.workers.lease import Lease, LeaseHolder, LeaseRequest
@@ -34,8 +35,10 @@ log = structlog.get_logger("gateway.pool")
 class Pool:
     """One pool. Its workers live while `run` runs; leases may be asked for before, and wait."""
 
-    def __init__(self, options: PoolOptions, open_channel: ChannelFactory, scheduler: Scheduler | None = None) -> None:
-        """`open_channel(address)` connects to a worker. `scheduler` None: the running event loop."""
+    def __init__(
+        self, options: PoolOptions, open_channel: ChannelFactory, scheduler: Scheduler | None = None, *, speak: Speak = WorkerDialect
+    ) -> None:
+        """`open_channel(address)` connects to a worker, `speak` says how it is spoken to. `scheduler` None: the running event loop."""
         self.name = options.name
         self.kind = options.kind
         self._options = options
@@ -51,13 +54,14 @@ class Pool:
         # Says why a run's call was ended, one of STOP_CAUSES; set by who knows runs.
         self.cause_of: Callable[[str], str] = lambda run_id: OTHER
         self._open_channel = open_channel
+        self._speak = speak
         self._surge = asyncio.Lock()
         self._slots: list[LocalSlot | AddressSlot] = []
         if options.kind == "local":
             self._grow()
         else:
             self._slots = [
-                AddressSlot(f"{self.name}-{number}", address, options, open_channel, self._changed)
+                AddressSlot(f"{self.name}-{number}", address, options, open_channel, speak, self._changed)
                 for number, address in enumerate(options.addresses, start=1)
             ]
         self._dispatcher.workers = self._workers()
@@ -148,7 +152,7 @@ class Pool:
         names = (name for number in itertools.count(1) if (name := f"{self.name}-{number}") not in taken)
         lacking = options.size - sum(not slot.retired for slot in there)
         added = [
-            LocalSlot(name, options, self._open_channel, self._directory, self._surge, self._changed)
+            LocalSlot(name, options, self._open_channel, self._speak, self._directory, self._surge, self._changed)
             for name in itertools.islice(names, max(0, lacking))
         ]
         self._slots += added
@@ -214,7 +218,7 @@ class Pool:
 
     def _unsettled(self, worker: Worker, run_id: str) -> bool:
         """See to a run that may not have stopped; False where nobody can say whether it has."""
-        if self._tasks is None or worker.ended.is_set() or not worker.description.is_described:
+        if self._tasks is None or worker.ended.is_set() or not worker.tells_stops:
             return False
         self._tasks.create_task(self._settle(worker, run_id))
         return True

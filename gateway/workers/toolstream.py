@@ -136,7 +136,7 @@ class ToolStream(StreamSink):
     def open(self, metadata: Metadata) -> ToolStream:
         """Start the call. Raises TypeError for an argument that has no JSON form."""
         worker, call = self._worker, self._call
-        request = encode_request(call, worker.session_id_for(call))
+        request = encode_request(call, worker.session_id_for(call), worker.dialect.metadata(call, self._timeout_s))
         if not call.streaming:
             method, self._take = EXECUTE_TOOL, ToolStream._take_answer
         elif worker.batches:

@@ -21,6 +21,7 @@ from typing import Any
 from gateway.call import ToolCall
 from gateway.transport.base import Channel
 from gateway.workers.description import UNKNOWN, Description
+from gateway.workers.dialect import Dialect
 
 
 class WorkerState(StrEnum):
@@ -37,8 +38,8 @@ class Worker:
     def __init__(
         self,
         worker_id: str,
+        dialect: Dialect,
         *,
-        trusts_json: bool | None = True,
         max_requests: int | None = None,
         restarts: int = 0,
         address: str = "",
@@ -47,9 +48,11 @@ class Worker:
         self.id = worker_id
         self.address = address
         self.restarts = restarts
-        # None: as its description says; see PoolOptions.payload.
-        self._trusts_json = trusts_json
+        # How it is spoken to.
+        self.dialect = dialect
         self.description: Description = UNKNOWN
+        # Its chunks are passed on unchecked.
+        self.trusts_json = False
         # Why it isn't in service; None while it is. The first line is for anyone, the others (the last lines that the
         # process printed) for the log and /readyz.
         self.failure: str | None = None
@@ -109,11 +112,6 @@ class Worker:
         return self.description.batches
 
     @property
-    def trusts_json(self) -> bool:
-        """Its chunks are passed on unchecked."""
-        return self.description.is_described if self._trusts_json is None else self._trusts_json
-
-    @property
     def free(self) -> int:
         """Places that can be given away now; 0 unless it is ready."""
         return self.concurrency - self.in_flight if self._state is WorkerState.READY else 0
@@ -121,11 +119,14 @@ class Worker:
     def offers(self, tool: str | None) -> bool:
         return tool is None or tool in self.description.tools
 
+    @property
+    def tells_stops(self) -> bool:
+        """Whether it can be asked if a cancelled tool has really stopped."""
+        return self.dialect.tells_stops(self.description)
+
     def session_id_for(self, call: ToolCall) -> str:
-        """The session id to send. A worker of Snakepit's keeps a heartbeat loop for each id it has seen: it gets one for good."""
-        if self.description.is_described:
-            return call.session_id or ""
-        return f"gateway_{self.id}"
+        """The session id to send."""
+        return self.dialect.session_id(call, self.description)
 
     # Places, taken and returned by the dispatcher.
 
@@ -146,14 +147,14 @@ class Worker:
     def enter_service(self, channel: Channel, description: Description) -> None:
         self._channel = channel
         self.address = self.address or channel.address
-        self.description = description
+        self._take_over(description)
         self.failure = None
         self.settled.set()
         self._move(WorkerState.READY)
 
     def describe(self, description: Description) -> None:
         """Take a new description: another program answers at the same address."""
-        self.description = description
+        self._take_over(description)
         self._changed()
 
     def recover(self) -> None:
@@ -217,6 +218,10 @@ class Worker:
         if self.failure is not None:
             entry["error"] = self.failure.partition("\n")[0]
         return entry
+
+    def _take_over(self, description: Description) -> None:
+        self.description = description
+        self.trusts_json = self.dialect.trusts_json(description)
 
     def _check_quiet(self) -> None:
         if self.in_flight <= self.stuck:

@@ -1,0 +1,93 @@
+"""How an upstream is spoken to: all that differs between kinds of workers, in one place.
+
+A pool makes one Dialect for each Worker. The slots (local.py, address.py) and health.py ask it what the worker offers, and have it
+say goodbye; worker.py and toolstream.py ask it what a call carries. The base class speaks to any worker that has Snakepit's
+BridgeService and no more; each subclass overrides what its kind can do better, or has to do otherwise.
+
+    WorkerDialect     kinds local and addresses    our own workers; at an address also one that turns out to be no worker of ours
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from gateway.call import ToolCall
+from gateway.errors import Code
+from gateway.rpc.snakepit_bridge_pb2 import PingRequest
+from gateway.transport.base import CallFailed, Channel
+from gateway.workers.description import DESCRIBE, DESCRIBE_REQUEST, UNKNOWN, Description, Tool, read_description
+from gateway.workers.options import PoolOptions
+
+PING = "/snakepit.bridge.BridgeService/Ping"
+
+_PING_REQUEST = PingRequest(message="gateway").SerializeToString()
+
+
+class Dialect:
+    """A worker that has BridgeService and can't describe itself: it is there when it answers Ping, its tools are those of the settings."""
+
+    # Whether a call may be paused while a reader is slow: the worker then waits. None: it may; else what is taken meanwhile
+    # without anybody reading it, in bytes, before the call is given up.
+    stall_limit_bytes: int | None = None
+
+    def __init__(self, options: PoolOptions, worker_id: str) -> None:
+        self.options = options
+        self.worker_id = worker_id
+
+    async def describe(self, channel: Channel, timeout_s: float, known: Description = UNKNOWN) -> Description:
+        """Return what the worker offers; `known` itself where nothing changed. Asked when the connection stands, and by health checks.
+
+        Raises:
+            CallFailed: it does not answer.
+            ValueError: it can't describe its tools and the options name none, or its answer makes no sense.
+        """
+        await channel.unary(PING, _PING_REQUEST, timeout_s=timeout_s)
+        options = self.options
+        if not options.tools:
+            raise ValueError(f"the worker at {channel.address} can't describe its tools: list their names in the pool's `tools`")
+        return Description(options.concurrency, {name: Tool(name, options.name) for name in options.tools})
+
+    async def leave(self, channel: Channel) -> None:
+        """Say goodbye on a connection that is about to be closed, in a second at most; never raises but for a cancellation."""
+
+    def session_id(self, call: ToolCall, description: Description) -> str:
+        """Return the session id that a call carries. A worker of Snakepit's keeps something for each it has seen: it gets one for good."""
+        return f"gateway_{self.worker_id}"
+
+    def metadata(self, call: ToolCall, timeout_s: float) -> Mapping[str, str]:
+        """Return the metadata of a call's request; `timeout_s` is what is left for its execution."""
+        return call.metadata
+
+    def trusts_json(self, description: Description) -> bool:
+        """Return whether chunks are passed on without looking whether they are JSON."""
+        return self.options.payload == "json"
+
+    def tells_stops(self, description: Description) -> bool:
+        """Return whether the worker can be asked (AwaitStop) if a cancelled tool has really stopped."""
+        return False
+
+
+class WorkerDialect(Dialect):
+    """A worker that answers Describe, as ours do; one that doesn't is spoken to as any other."""
+
+    async def describe(self, channel: Channel, timeout_s: float, known: Description = UNKNOWN) -> Description:
+        try:
+            answer = await channel.unary(DESCRIBE, DESCRIBE_REQUEST, timeout_s=timeout_s)
+        except CallFailed as exc:
+            if exc.status.code is not Code.UNIMPLEMENTED:
+                raise
+            return await super().describe(channel, timeout_s, known)
+        return known if known.is_described and answer == known.answer else read_description(answer, self.options)
+
+    def session_id(self, call: ToolCall, description: Description) -> str:
+        return call.session_id or "" if description.is_described else super().session_id(call, description)
+
+    def trusts_json(self, description: Description) -> bool:
+        return description.is_described if self.options.payload is None else self.options.payload == "json"
+
+    def tells_stops(self, description: Description) -> bool:
+        return description.is_described
+
+
+# Makes the dialect of a worker with this id.
+Speak = Callable[[PoolOptions, str], Dialect]
