@@ -28,6 +28,7 @@ from gateway.configured import (
     configured_pools,
     connection_limits,
     exposure,
+    host_tools,
     hub_limits,
     quota_limits,
     tracing,
@@ -64,6 +65,7 @@ from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.endpoints.visit import AccessLog
+from gateway.hosttools.loading import HostToolsNotLoaded
 from gateway.pools import Pools
 from gateway.runs.hub import Hub
 from gateway.runs.journal import RunLines
@@ -97,7 +99,9 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._transport: Transport | None = None
-        self.pool_options = configured_pools(settings)
+        # None: there are no host tools.
+        self.host_tools = host_tools(settings)
+        self.pool_options = self._configured_pools(settings)
         # How the workers of each pool are spoken to, by its name.
         self._worker_tls = {pool.name: worker_tls(pool) for pool in settings.pools}
         self._pools = Pools(self.pool_options, self._make_pool)
@@ -130,6 +134,9 @@ class Gateway:
             "server.drain_delay_s": _nothing,
             "server.drain_timeout_s": _nothing,
         }
+        if self.host_tools is not None:
+            # Whatever the setting says, their code may be another: see prepare_host_tools.
+            self.reloads["host_tools"] = _nothing
         if self.access is not None:
             self.reloads |= {"auth.keys": _nothing, "auth.keys_file": _nothing}
         # What else runs in the root group, for as long as the gateway serves.
@@ -143,6 +150,9 @@ class Gateway:
         server = self.settings.server
         async with asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
+            if self.host_tools is not None:
+                # Ahead of the workers, which may ask as soon as they serve.
+                await self.host_tools.start()
             keepers = [tasks.create_task(self._pools.run(), name="pools")]
             self.hub.memory.start()
             keepers += [tasks.create_task(attendant()) for attendant in self.attendants]
@@ -153,7 +163,8 @@ class Gateway:
                 keepers.append(tasks.create_task(self.access.run(), name="access"))
             try:
                 if server.grpc_address:
-                    service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
+                    tools = None if self.host_tools is None else self.host_tools.toolbox
+                    service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s, host_tools=tools)
                     credentials = None if self.grpc_certificates is None else self.grpc_certificates.grpc_credentials()
                     interceptors = [] if self.access is None else [CallerInterceptor(self.access.authenticator)]
                     self.bridge = BridgeServer(service, server.grpc_address, credentials, interceptors=interceptors)
@@ -167,6 +178,8 @@ class Gateway:
                 self.hub.memory.stop()
                 if self.bridge is not None:
                     await self.bridge.stop(0)
+                if self.host_tools is not None:
+                    await self.host_tools.stop()
                 for keeper in keepers:
                     keeper.cancel()
                 if self.tracing is not None:
@@ -184,7 +197,24 @@ class Gateway:
         """
         before, self._worker_tls = self._worker_tls, {pool.name: worker_tls(pool) for pool in settings.pools}
         spoken_to_otherwise = {name for name, tls in self._worker_tls.items() if name in before and before[name] != tls}
-        return self._pools.change(configured_pools(settings), spoken_to_otherwise)
+        return self._pools.change(self._configured_pools(settings), spoken_to_otherwise)
+
+    async def prepare_host_tools(self, settings: Settings) -> Callable[[], None]:
+        """Load the host tools of other settings, or the same anew, and return what puts them in place.
+
+        Raises:
+            SettingsError: one can't be loaded; nothing was changed.
+        """
+        if self.host_tools is None:
+            return lambda: None
+        try:
+            # In a thread: no stream waits for somebody's imports.
+            return await asyncio.to_thread(self.host_tools.toolbox.prepare, settings.host_tools)
+        except HostToolsNotLoaded as exc:
+            raise SettingsError(str(exc)) from exc
+
+    def _configured_pools(self, settings: Settings) -> list[PoolOptions]:
+        return configured_pools(settings, None if self.host_tools is None else self.host_tools.address)
 
     def _make_pool(self, options: PoolOptions) -> Pool:
         pool = Pool(options, partial(self._connect, tls=self._worker_tls.get(options.name)))

@@ -6,6 +6,7 @@ What can't be used is a SettingsError that names the setting.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.hosts import LOOPBACK_HOSTS, HostRule
 from gateway.endpoints.origin import OriginRule
 from gateway.guard import ConnectionLimits
+from gateway.hosttools.listener import HostToolsListener
+from gateway.hosttools.loading import HostToolsNotLoaded
+from gateway.hosttools.toolbox import Toolbox
 from gateway.runs.hub import HubLimits
 from gateway.runs.policy import RunLimits
 from gateway.runs.quotas import CallerLimits, QuotaLimits
@@ -85,9 +89,24 @@ def pools_of(settings: Settings) -> tuple[PoolSettings, ...]:
     return settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)
 
 
-def configured_pools(settings: Settings) -> list[PoolOptions]:
-    """Return what the pools are told."""
-    return [pool_options(pool) for pool in pools_of(settings)]
+def configured_pools(settings: Settings, host_tools_address: str | None = None) -> list[PoolOptions]:
+    """Return what the pools are told; `host_tools_address`: see PoolOptions."""
+    options = [pool_options(pool) for pool in pools_of(settings)]
+    return [replace(pool, host_tools_address=host_tools_address) if pool.kind == "local" else pool for pool in options]
+
+
+def host_tools(settings: Settings) -> HostToolsListener | None:
+    """Return what serves the host tools to our own workers; None where there are none.
+
+    Raises:
+        SettingsError: one can't be loaded.
+    """
+    if not settings.host_tools:
+        return None
+    try:
+        return HostToolsListener(Toolbox(settings.host_tools))
+    except HostToolsNotLoaded as exc:
+        raise SettingsError(str(exc)) from exc
 
 
 def pool_options(pool: PoolSettings) -> PoolOptions:

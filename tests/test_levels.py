@@ -21,7 +21,7 @@ LEVELS = (
     },
     {"endpoints", "bridge"},
     {"runs"},
-    {"workers", "runlog", "sessions", "auth"},
+    {"workers", "hosttools", "runlog", "sessions", "auth"},
     {"transport"},
     {"codec", "telemetry"},
     {"call", "caller", "correlation", "events", "errors", "quota", "timers", "rpc", "value"},

@@ -20,6 +20,7 @@ import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gateway.auth.scopes import tool_refused
 from gateway.bridge import registration
 from gateway.bridge.authentication import current_caller
 from gateway.bridge.calls import CallReader
@@ -29,6 +30,8 @@ from gateway.caller import Caller
 from gateway.codec import ratelimit, values
 from gateway.errors import GatewayError, ToolFailed
 from gateway.events import Chunks, Ended
+from gateway.hosttools.answering import failure, no_such_tool
+from gateway.hosttools.toolbox import Toolbox
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from gateway.runs.hub import Hub, check_kind, not_streaming
@@ -36,15 +39,30 @@ from gateway.runs.policy import RunPolicy
 from gateway.runs.source import RunSource
 from gateway.sessions import Session, Sessions, session_key
 
+# Host tools are a pool of this name to scopes: `pools:host`.
+HOST_POOL = "host"
+
 Context = grpc.aio.ServicerContext[JsonValue, JsonValue]
 
 
 class BridgeService(pb_grpc.BridgeServiceServicer):
-    """The service. `timeout_s` is the budget of a call that names none; `timeout_limit_s` the most it may name."""
+    """The service. `timeout_s` is the budget of a call that names none; `timeout_limit_s` the most it may name.
 
-    def __init__(self, hub: Hub, sessions: Sessions, *, timeout_s: float = 900.0, timeout_limit_s: float = 3600.0) -> None:
+    `host_tools` None: the gateway has no tools of its own.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        sessions: Sessions,
+        *,
+        timeout_s: float = 900.0,
+        timeout_limit_s: float = 3600.0,
+        host_tools: Toolbox | None = None,
+    ) -> None:
         self._hub = hub
         self._sessions = sessions
+        self._host_tools = host_tools
         self._calls = CallReader(hub, timeout_s, timeout_limit_s)
 
     async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
@@ -94,12 +112,23 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         return registration.register(session, request)
 
     async def GetExposedElixirTools(self, request: pb.GetExposedElixirToolsRequest, context: Context) -> pb.GetExposedElixirToolsResponse:
-        """List the host's own tools: this host has none."""
-        return pb.GetExposedElixirToolsResponse()
+        """List the host's own tools: of ours, those that the caller may run. A session is not needed for that."""
+        if self._host_tools is None:
+            return pb.GetExposedElixirToolsResponse()
+        grants = current_caller().grants
+        specs = [spec for spec in self._host_tools.specs() if grants.may_run(spec.name, HOST_POOL)]
+        return pb.GetExposedElixirToolsResponse(tools=specs)
 
     async def ExecuteElixirTool(self, request: pb.ExecuteElixirToolRequest, context: Context) -> pb.ExecuteElixirToolResponse:
-        """Execute one of the host's own tools: there is none, which is said as Snakepit says failures."""
-        return pb.ExecuteElixirToolResponse(success=False, error_message=f"Tool {request.tool_name} is not an Elixir tool")
+        """Execute one of the host's own tools. Whatever fails is OK with `success` false, as in Snakepit."""
+        if await self._known(request.session_id, touch=True) is None:
+            return failure("not_found")
+        grants = current_caller().grants
+        if self._host_tools is None:
+            return no_such_tool(request.tool_name)
+        if not grants.may_run(request.tool_name, HOST_POOL):
+            return failure(tool_refused(grants, request.tool_name, HOST_POOL).detail)
+        return await self._host_tools.execute(request.session_id, request.tool_name, request.parameters)
 
     async def ExecuteTool(self, request: pb.ExecuteToolRequest, context: Context) -> pb.ExecuteToolResponse:
         """Execute a unary tool. As in Snakepit a failure is OK with `success` false; the code is in the metadata."""

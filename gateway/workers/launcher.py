@@ -164,6 +164,7 @@ class WorkerProcess:
 
     def _command(self, lifeline: int) -> list[str]:
         options = self._options
+        host_tools = [] if options.host_tools_address is None else ["--host-tools-address", options.host_tools_address]
         return [
             options.python,
             "-m",
@@ -182,6 +183,7 @@ class WorkerProcess:
             str(_WORKER_DRAIN_S),
             "--lifeline-fd",
             str(lifeline),
+            *host_tools,
         ]
 
     def _environment(self) -> dict[str, str]:

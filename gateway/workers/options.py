@@ -46,6 +46,9 @@ class PoolOptions:
     pythonpath: str | None = None
     python: str = sys.executable
 
+    # local: where the gateway's host tools are served, for the worker's code to call; None: there are none.
+    host_tools_address: str | None = None
+
     # A worker is replaced after this many executions, or this long after its start, both less up to 10 %; None: never.
     max_requests: int | None = None
     ttl_s: float | None = None

@@ -448,7 +448,11 @@ async def test_streaming_may_be_registered_by_metadata(bridge: Bridge, value: st
 
 async def test_the_hosts_own_tools_are_none(bridge: Bridge) -> None:
     assert not (await bridge.stub.GetExposedElixirTools(pb.GetExposedElixirToolsRequest(session_id="s"))).tools
-    answer = await bridge.stub.ExecuteElixirTool(pb.ExecuteElixirToolRequest(session_id="s", tool_name="x"))
+    wanted = pb.ExecuteElixirToolRequest(session_id="s", tool_name="x")
+    answer = await bridge.stub.ExecuteElixirTool(wanted)
+    assert (answer.success, answer.error_message) == (False, "not_found")
+    await bridge.open_session()
+    answer = await bridge.stub.ExecuteElixirTool(wanted)
     assert (answer.success, answer.error_message) == (False, "Tool x is not an Elixir tool")
 
 
