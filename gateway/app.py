@@ -82,6 +82,7 @@ from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
 from gateway.transport.base import Channel
 from gateway.transport.tls import TlsOptions
+from gateway.workers.bridge import BridgeDialect
 from gateway.workers.catalog import Catalog
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
@@ -217,7 +218,8 @@ class Gateway:
         return configured_pools(settings, None if self.host_tools is None else self.host_tools.address)
 
     def _make_pool(self, options: PoolOptions) -> Pool:
-        pool = Pool(options, partial(self._connect, tls=self._worker_tls.get(options.name)))
+        connect = partial(self._connect, tls=self._worker_tls.get(options.name))
+        pool = Pool(options, connect, speak=BridgeDialect) if options.kind == "bridge" else Pool(options, connect)
         # The hub is made of the first pools.
         pool.cause_of = lambda run_id: self.hub.cause_of(run_id)
         return pool

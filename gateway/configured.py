@@ -112,7 +112,7 @@ def host_tools(settings: Settings) -> HostToolsListener | None:
 def pool_options(pool: PoolSettings) -> PoolOptions:
     """Return what a pool is told, from its settings."""
     values = pool.model_dump(exclude={"kind", "tls"})
-    return PoolOptions(kind="local" if pool.adapter is not None else "addresses", **values)
+    return PoolOptions(kind=pool.kind or ("local" if pool.adapter is not None else "addresses"), **values)
 
 
 def worker_tls(pool: PoolSettings) -> TlsOptions | None:

@@ -76,7 +76,7 @@ class Pools:
         old = self.serving.get(options.name)
         if old is None or old.kind != options.kind:
             return True
-        return options.kind == "addresses" and (old.options != options or options.name in reconnected)
+        return options.kind != "local" and (old.options != options or options.name in reconnected)
 
     def _start(self, pool: Pool) -> None:
         assert self._tasks is not None, "pools start while these run"

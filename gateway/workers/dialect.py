@@ -5,10 +5,12 @@ say goodbye; worker.py and toolstream.py ask it what a call carries. The base cl
 BridgeService and no more; each subclass overrides what its kind can do better, or has to do otherwise.
 
     WorkerDialect     kinds local and addresses    our own workers; at an address also one that turns out to be no worker of ours
+    BridgeDialect     kind bridge                  a BridgeServer, Snakepit's or another gateway's (bridge.py)
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from gateway.call import ToolCall
@@ -17,6 +19,7 @@ from gateway.rpc.snakepit_bridge_pb2 import PingRequest
 from gateway.transport.base import CallFailed, Channel
 from gateway.workers.description import DESCRIBE, DESCRIBE_REQUEST, UNKNOWN, Description, Tool, read_description
 from gateway.workers.options import PoolOptions
+from gateway.workers.upstreamsessions import UpstreamSessions
 
 PING = "/snakepit.bridge.BridgeService/Ping"
 
@@ -29,6 +32,9 @@ class Dialect:
     # Whether a call may be paused while a reader is slow: the worker then waits. None: it may; else what is taken meanwhile
     # without anybody reading it, in bytes, before the call is given up.
     stall_limit_bytes: int | None = None
+
+    # What calls have to begin in, where that takes a call of its own; None: nothing.
+    sessions: UpstreamSessions | None = None
 
     def __init__(self, options: PoolOptions, worker_id: str) -> None:
         self.options = options
@@ -46,6 +52,15 @@ class Dialect:
         if not options.tools:
             raise ValueError(f"the worker at {channel.address} can't describe its tools: list their names in the pool's `tools`")
         return Description(options.concurrency, {name: Tool(name, options.name) for name in options.tools})
+
+    def attend(self, channel: Channel, tasks: asyncio.TaskGroup) -> None:
+        """Begin with a connection, ahead of the first call on it; what has to go on meanwhile becomes a task of these, until `detach`."""
+
+    def detach(self) -> None:
+        """End what `attend` has begun: no call is made on the connection any more."""
+
+    def forget_session(self, session_id: str) -> None:
+        """Hear that a caller's session is over."""
 
     async def leave(self, channel: Channel) -> None:
         """Say goodbye on a connection that is about to be closed, in a second at most; never raises but for a cancellation."""

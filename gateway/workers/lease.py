@@ -14,6 +14,7 @@ from gateway.call import Affinity, ToolCall
 from gateway.errors import GatewayError
 from gateway.transport.base import Metadata, StreamCall
 from gateway.value import Value
+from gateway.workers.bridgestream import BridgeStream
 from gateway.workers.toolstream import ToolSink, ToolStream
 from gateway.workers.worker import Worker
 
@@ -79,6 +80,9 @@ class Lease:
             raise RuntimeError("a lease is for one execution")
         self._used = True
         try:
+            sessions = self._worker.dialect.sessions
+            if sessions is not None:
+                return BridgeStream(self._worker, sessions, call, run_id, timeout_s, sink, self._give_back).open(metadata)
             return ToolStream(self._worker, call, run_id, timeout_s, sink, self._give_back).open(metadata)
         except BaseException:
             self._give_back(self._worker, None)

@@ -12,20 +12,23 @@ from gateway.call import Affinity
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """One pool. `kind` "local" starts worker processes of `adapter`; "addresses" dials workers that others run.
+    """One pool. `kind` "local" starts worker processes of `adapter`; "addresses" dials workers that others run; "bridge" dials
+    BridgeServers, which have workers of their own.
 
     Raises:
         ValueError: an option is missing or out of range.
     """
 
     name: str
-    kind: Literal["local", "addresses"] = "local"
+    kind: Literal["local", "addresses", "bridge"] = "local"
     # local: "module:Class" or "file.py[:Class]", as the worker's --adapter takes it.
     adapter: str | None = None
     # addresses: `host:port`, `unix:/path` or `dns:///name:port`; one worker each.
     addresses: tuple[str, ...] = ()
     # addresses: names of tools, for workers that can't describe themselves.
     tools: tuple[str, ...] = ()
+    # bridge: the worker of the server's own that the tools are registered for; None: they are there without that.
+    worker_id: str | None = None
     # local: worker processes.
     size: int = 2
     # Executions at once in one worker. A worker that describes itself says its own.
@@ -70,8 +73,10 @@ class PoolOptions:
     def __post_init__(self) -> None:
         if self.kind == "local" and not self.adapter:
             raise ValueError(f"pool {self.name!r}: a local pool needs an adapter")
-        if self.kind == "addresses" and not self.addresses:
+        if self.kind in ("addresses", "bridge") and not self.addresses:
             raise ValueError(f"pool {self.name!r}: a pool of addresses needs at least one address")
+        if self.kind == "bridge" and not self.tools:
+            raise ValueError(f"pool {self.name!r}: a BridgeServer can't describe its tools: list their names in the pool's `tools`")
         if self.size < 1 or self.concurrency < 1:
             raise ValueError(f"pool {self.name!r}: size and concurrency are at least 1")
         if self.queue_limit < 0 or self.queue_timeout_s < 0:
