@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,7 @@ from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.endpoints.visit import AccessLog
+from gateway.host.listener import Host
 from gateway.pools import Pools
 from gateway.runs.hub import Hub
 from gateway.runs.journal import RunLines
@@ -73,6 +74,7 @@ from gateway.settings import (
     LimitSettings,
     Settings,
     SettingsError,
+    is_public_address,
 )
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
@@ -83,6 +85,7 @@ from gateway.transport.tls import TlsOptions
 from gateway.workers.catalog import Catalog
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
+from gateway.workers.snakepit import SnakepitDialect, check_concurrency
 
 if TYPE_CHECKING:
     # Need the extras `redis` and `otel`.
@@ -100,6 +103,8 @@ class Gateway:
         self.pool_options = configured_pools(settings)
         # How the workers of each pool are spoken to, by its name.
         self._worker_tls = {pool.name: worker_tls(pool) for pool in settings.pools}
+        # What Snakepit's workers take for their host; it listens where there is a pool of them.
+        self.host = Host(settings.host.address)
         self._pools = Pools(self.pool_options, self._make_pool)
         self.pools: Mapping[str, Pool] = self._pools.serving
         self.catalog = Catalog(self.pools.values())
@@ -141,7 +146,7 @@ class Gateway:
     async def run(self) -> AsyncIterator[None]:
         """Serve: pools start, the gRPC front door listens, and at the end all is drained and stopped."""
         server = self.settings.server
-        async with asyncio.TaskGroup() as tasks:
+        async with self._hosting(), asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
             keepers = [tasks.create_task(self._pools.run(), name="pools")]
             self.hub.memory.start()
@@ -176,6 +181,26 @@ class Gateway:
         """Take no new runs, tell everybody to go, and end what is left when the drain's time is over: see Drain."""
         await self._drain.runs()
 
+    @asynccontextmanager
+    async def _hosting(self) -> AsyncIterator[None]:
+        """Listen for Snakepit's workers where there may be any, from before the first until after the last."""
+        try:
+            await self._start_host(self.pool_options)
+            yield
+        finally:
+            await self.host.stop()
+
+    async def _start_host(self, pools: Sequence[PoolOptions]) -> None:
+        if any(pool.kind == "snakepit" for pool in pools):
+            address = self.settings.host.address
+            try:
+                await self.host.start()
+            except OSError as exc:
+                _log.error("can't listen", host_address=address, reason=str(exc))
+                raise
+            if is_public_address(address):
+                _log.warning("other machines can reach the host for Snakepit workers, in plaintext", address=address)
+
     def change_pools(self, settings: Settings) -> Coroutine[Any, Any, None]:
         """Serve by the pools of other settings, and by new processes of those that stay: see Pools.change, which is returned.
 
@@ -184,10 +209,20 @@ class Gateway:
         """
         before, self._worker_tls = self._worker_tls, {pool.name: worker_tls(pool) for pool in settings.pools}
         spoken_to_otherwise = {name for name, tls in self._worker_tls.items() if name in before and before[name] != tls}
-        return self._pools.change(configured_pools(settings), spoken_to_otherwise)
+        return self._change_pools(configured_pools(settings), spoken_to_otherwise)
+
+    async def _change_pools(self, wanted: Sequence[PoolOptions], spoken_to_otherwise: Collection[str]) -> None:
+        await self._start_host(wanted)
+        await self._pools.change(wanted, spoken_to_otherwise)
 
     def _make_pool(self, options: PoolOptions) -> Pool:
-        pool = Pool(options, partial(self._connect, tls=self._worker_tls.get(options.name)))
+        connect = partial(self._connect, tls=self._worker_tls.get(options.name))
+        if options.kind == "snakepit":
+            if (reason := check_concurrency(options)) is not None:
+                _log.warning("a pool's concurrency is too high", pool=options.name, reason=reason)
+            pool = Pool(options, connect, speak=partial(SnakepitDialect, self.host))
+        else:
+            pool = Pool(options, connect)
         # The hub is made of the first pools.
         pool.cause_of = lambda run_id: self.hub.cause_of(run_id)
         return pool

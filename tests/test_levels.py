@@ -22,6 +22,7 @@ LEVELS = (
     {"endpoints", "bridge"},
     {"runs"},
     {"workers", "runlog", "sessions", "auth"},
+    {"host"},
     {"transport"},
     {"codec", "telemetry"},
     {"call", "caller", "correlation", "events", "errors", "quota", "timers", "rpc", "value"},

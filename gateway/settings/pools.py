@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gateway.call import Affinity
-from gateway.settings.section import Count, Seconds, Section
+from gateway.settings.section import ByteCount, Count, Seconds, Section
+
+Kind = Literal["local", "addresses", "snakepit"]
 
 
 class WorkerTlsSettings(Section):
@@ -24,11 +26,14 @@ class WorkerTlsSettings(Section):
 
 
 class PoolSettings(Section):
-    """One `[[pools]]`. `kind` is `local` with an adapter and `addresses` with addresses, unless said."""
+    """One `[[pools]]`. `kind` is `snakepit` with a command, `local` with an adapter and `addresses` with addresses, unless said."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default"
-    kind: Literal["local", "addresses"] | None = None
+    kind: Kind | None = None
+    # `module:Class` or a file of our own workers; `module.Class` of Snakepit's.
     adapter: str | None = None
+    # Snakepit's worker: `["python", "…/grpc_server.py"]`. What its host adds to that is added.
+    command: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     # Whether the addresses are spoken to over TLS; a table says with which files.
     tls: bool | WorkerTlsSettings = False
@@ -39,6 +44,10 @@ class PoolSettings(Section):
     queue_timeout_s: Seconds = 10.0
     affinity: Affinity = Affinity.HINT
     payload: Literal["auto", "json"] | None = None
+    # Snakepit's workers can't be made to wait for a slow reader: so much is taken for it beyond what it may lag, then the call ends. And
+    # they fall silent for good on some mistakes: the longest silence of a stream that names none, 0 for no limit; 300 for them.
+    stall_limit_bytes: ByteCount = 16 * 1024 * 1024
+    idle_timeout_s: Annotated[float, Field(ge=0, le=7 * 24 * 3600)] | None = None
     env: dict[str, str] = Field(default_factory=dict)
     pythonpath: str | None = None
     max_requests: Count | None = None
@@ -55,13 +64,26 @@ class PoolSettings(Section):
     def _one_kind(self) -> PoolSettings:
         if self.adapter is None and not self.addresses:
             raise ValueError(f"pool {self.name!r} has neither an adapter nor addresses")
-        if self.adapter is not None and self.addresses:
-            raise ValueError(f"pool {self.name!r} has both an adapter and addresses")
+        if (self.adapter is not None or self.command) and self.addresses:
+            raise ValueError(f"pool {self.name!r} has both {'an adapter' if self.adapter is not None else 'a command'} and addresses")
         if self.adapter is not None and self.tls:
-            raise ValueError(f"pool {self.name!r}: tls is for addresses; the workers of an adapter are spoken to over a Unix socket")
+            raise ValueError(f"pool {self.name!r}: tls is for addresses; processes of an adapter are spoken to on this machine")
         if isinstance(self.tls, WorkerTlsSettings) and (self.tls.cert is None) != (self.tls.key is None):
             raise ValueError(f"pool {self.name!r}: tls.cert and tls.key belong together: give both or neither")
-        kind = "local" if self.adapter is not None else "addresses"
-        if self.kind is not None and self.kind != kind:
-            raise ValueError(f"pool {self.name!r}: kind is {self.kind!r}, but what it has makes it {kind!r}")
+        if self.kind not in (None, *self._kinds()):
+            allowed = " or ".join(repr(kind) for kind in self._kinds())
+            raise ValueError(f"pool {self.name!r}: kind is {self.kind!r}, but what it has makes it {allowed}")
+        if self.kind == "snakepit" and ":" in (self.adapter or ""):
+            raise ValueError(f"pool {self.name!r}: adapter is {self.adapter!r}; Snakepit's workers want module.Class, with dots alone")
         return self
+
+    @property
+    def kind_of_it(self) -> Kind:
+        """The kind: what is said, else the first that fits what it has."""
+        return self.kind or self._kinds()[0]
+
+    def _kinds(self) -> tuple[Kind, ...]:
+        """Return the kinds that fit what it has; the first one is meant where none is said."""
+        if self.command:
+            return ("snakepit",)
+        return ("local",) if self.adapter is not None else ("addresses", "snakepit")
