@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,8 @@ from gateway.bridge.service import BridgeService
 from gateway.certificates import CertificatesNotUsable
 from gateway.configured import (
     certificates,
-    configured_pools,
     connection_limits,
     exposure,
-    host_tools,
     hub_limits,
     quota_limits,
     tracing,
@@ -65,7 +63,7 @@ from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.endpoints.visit import AccessLog
-from gateway.hosttools.loading import HostToolsNotLoaded
+from gateway.hosting import Hosting
 from gateway.pools import Pools
 from gateway.runs.hub import Hub
 from gateway.runs.journal import RunLines
@@ -82,7 +80,6 @@ from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
 from gateway.transport.base import Channel
 from gateway.transport.tls import TlsOptions
-from gateway.workers.bridge import BridgeDialect
 from gateway.workers.catalog import Catalog
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
@@ -100,9 +97,8 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._transport: Transport | None = None
-        # None: there are no host tools.
-        self.host_tools = host_tools(settings)
-        self.pool_options = self._configured_pools(settings)
+        self.hosting = Hosting(settings)
+        self.pool_options = self.hosting.pools(settings)
         # How the workers of each pool are spoken to, by its name.
         self._worker_tls = {pool.name: worker_tls(pool) for pool in settings.pools}
         self._pools = Pools(self.pool_options, self._make_pool)
@@ -135,8 +131,8 @@ class Gateway:
             "server.drain_delay_s": _nothing,
             "server.drain_timeout_s": _nothing,
         }
-        if self.host_tools is not None:
-            # Whatever the setting says, their code may be another: see prepare_host_tools.
+        if self.hosting.tools is not None:
+            # Whatever the setting says, their code may be another: see Hosting.prepare.
             self.reloads["host_tools"] = _nothing
         if self.access is not None:
             self.reloads |= {"auth.keys": _nothing, "auth.keys_file": _nothing}
@@ -149,11 +145,8 @@ class Gateway:
     async def run(self) -> AsyncIterator[None]:
         """Serve: pools start, the gRPC front door listens, and at the end all is drained and stopped."""
         server = self.settings.server
-        async with asyncio.TaskGroup() as tasks:
+        async with self.hosting.run(self.pool_options), asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
-            if self.host_tools is not None:
-                # Ahead of the workers, which may ask as soon as they serve.
-                await self.host_tools.start()
             keepers = [tasks.create_task(self._pools.run(), name="pools")]
             self.hub.memory.start()
             keepers += [tasks.create_task(attendant()) for attendant in self.attendants]
@@ -164,8 +157,8 @@ class Gateway:
                 keepers.append(tasks.create_task(self.access.run(), name="access"))
             try:
                 if server.grpc_address:
-                    tools = None if self.host_tools is None else self.host_tools.toolbox
-                    service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s, host_tools=tools)
+                    limit_s = server.timeout_limit_s
+                    service = BridgeService(self.hub, self.sessions, timeout_limit_s=limit_s, host_tools=self.hosting.tools)
                     credentials = None if self.grpc_certificates is None else self.grpc_certificates.grpc_credentials()
                     interceptors = [] if self.access is None else [CallerInterceptor(self.access.authenticator)]
                     self.bridge = BridgeServer(service, server.grpc_address, credentials, interceptors=interceptors)
@@ -179,8 +172,6 @@ class Gateway:
                 self.hub.memory.stop()
                 if self.bridge is not None:
                     await self.bridge.stop(0)
-                if self.host_tools is not None:
-                    await self.host_tools.stop()
                 for keeper in keepers:
                     keeper.cancel()
                 if self.tracing is not None:
@@ -198,28 +189,15 @@ class Gateway:
         """
         before, self._worker_tls = self._worker_tls, {pool.name: worker_tls(pool) for pool in settings.pools}
         spoken_to_otherwise = {name for name, tls in self._worker_tls.items() if name in before and before[name] != tls}
-        return self._pools.change(self._configured_pools(settings), spoken_to_otherwise)
+        return self._change_pools(self.hosting.pools(settings), spoken_to_otherwise)
 
-    async def prepare_host_tools(self, settings: Settings) -> Callable[[], None]:
-        """Load the host tools of other settings, or the same anew, and return what puts them in place.
-
-        Raises:
-            SettingsError: one can't be loaded; nothing was changed.
-        """
-        if self.host_tools is None:
-            return lambda: None
-        try:
-            # In a thread: no stream waits for somebody's imports.
-            return await asyncio.to_thread(self.host_tools.toolbox.prepare, settings.host_tools)
-        except HostToolsNotLoaded as exc:
-            raise SettingsError(str(exc)) from exc
-
-    def _configured_pools(self, settings: Settings) -> list[PoolOptions]:
-        return configured_pools(settings, None if self.host_tools is None else self.host_tools.address)
+    async def _change_pools(self, wanted: Sequence[PoolOptions], spoken_to_otherwise: Collection[str]) -> None:
+        await self.hosting.admit(wanted)
+        await self._pools.change(wanted, spoken_to_otherwise)
 
     def _make_pool(self, options: PoolOptions) -> Pool:
         connect = partial(self._connect, tls=self._worker_tls.get(options.name))
-        pool = Pool(options, connect, speak=BridgeDialect) if options.kind == "bridge" else Pool(options, connect)
+        pool = Pool(options, connect, speak=self.hosting.speak(options))
         # The hub is made of the first pools.
         pool.cause_of = lambda run_id: self.hub.cause_of(run_id)
         return pool

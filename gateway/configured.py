@@ -20,9 +20,6 @@ from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.hosts import LOOPBACK_HOSTS, HostRule
 from gateway.endpoints.origin import OriginRule
 from gateway.guard import ConnectionLimits
-from gateway.hosttools.listener import HostToolsListener
-from gateway.hosttools.loading import HostToolsNotLoaded
-from gateway.hosttools.toolbox import Toolbox
 from gateway.runs.hub import HubLimits
 from gateway.runs.policy import RunLimits
 from gateway.runs.quotas import CallerLimits, QuotaLimits
@@ -39,12 +36,16 @@ from gateway.settings import (
 )
 from gateway.transport.tls import TlsOptions
 from gateway.workers.options import PoolOptions
+from gateway.workers.program import max_workers
 
 if TYPE_CHECKING:
     # Needs the extra `otel`.
     from gateway.telemetry.tracing import Tracing
 
 _log = structlog.get_logger("gateway")
+
+# What a stream of a Snakepit worker may be silent for, unless its pool says otherwise.
+SNAKEPIT_IDLE_TIMEOUT_S = 300.0
 
 _HERE = Path(__file__).resolve().parent
 
@@ -95,24 +96,18 @@ def configured_pools(settings: Settings, host_tools_address: str | None = None) 
     return [replace(pool, host_tools_address=host_tools_address) if pool.kind == "local" else pool for pool in options]
 
 
-def host_tools(settings: Settings) -> HostToolsListener | None:
-    """Return what serves the host tools to our own workers; None where there are none.
-
-    Raises:
-        SettingsError: one can't be loaded.
-    """
-    if not settings.host_tools:
-        return None
-    try:
-        return HostToolsListener(Toolbox(settings.host_tools))
-    except HostToolsNotLoaded as exc:
-        raise SettingsError(str(exc)) from exc
-
-
 def pool_options(pool: PoolSettings) -> PoolOptions:
     """Return what a pool is told, from its settings."""
     values = pool.model_dump(exclude={"kind", "tls"})
-    return PoolOptions(kind=pool.kind or ("local" if pool.adapter is not None else "addresses"), **values)
+    kind = pool.kind_of_it
+    if kind == "snakepit" and pool.idle_timeout_s is None:
+        values["idle_timeout_s"] = SNAKEPIT_IDLE_TIMEOUT_S
+    # 0 is no limit.
+    values["idle_timeout_s"] = values["idle_timeout_s"] or None
+    options = PoolOptions(kind=kind, **values)
+    if "concurrency" not in pool.model_fields_set and (threads := max_workers(options)) is not None:
+        options = replace(options, concurrency=threads)
+    return options
 
 
 def worker_tls(pool: PoolSettings) -> TlsOptions | None:

@@ -61,7 +61,7 @@ class Reload:
         try:
             take_keys = None if gateway.access is None else gateway.access.prepare(settings.auth)
             gateway.reload_certificates()
-            take_host_tools = await gateway.prepare_host_tools(settings)
+            take_host_tools = await gateway.hosting.prepare(settings)
             # A coroutine: it begins below, once everything was found to be usable.
             change_of_pools = gateway.change_pools(settings)
         except SettingsError as exc:

@@ -66,7 +66,7 @@ class SourceWatch:
         changed = {file.parent for file in files}
         for name, folder in self._folders.items():
             pool = self._gateway.pools.get(name)
-            if folder in changed and pool is not None and pool.kind == "local":
+            if folder in changed and pool is not None and pool.options.starts_processes:
                 _log.info("code changed: replacing workers", pool=name, files=[file.name for file in files], streams_end_after_s=GRACE_S)
                 if name in self._endings:
                     self._endings[name].cancel()

@@ -196,6 +196,8 @@ class FakePool:
     tools: dict[str, Tool] = field(default_factory=dict)
     busy: bool = False
     refusal: GatewayError | None = None
+    idle_timeout_s: float | None = None
+    silence: str = ""
     reasons: list[str] = field(default_factory=list)
     # Plays the worker for each call, right after it began; None: the test does, by `next_call`.
     script: Callable[[FakeCall], None] | None = None
@@ -324,7 +326,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         **options: Any,
     ) -> AsyncIterator[Running]:
         fakes = dict(pools or {"default": FakePool()})
-        monkeypatch.setattr("gateway.app.Pool", lambda options, connect: fakes[options.name])
+        monkeypatch.setattr("gateway.app.Pool", lambda options, connect, **_: fakes[options.name])
         # Requests on bare connections call it `test`.
         values = {"grpc_address": "", "drain_timeout_s": 0.0, "allowed_hosts": ("test",), **options}
         configured = tuple(PoolSettings(name=name, addresses=("unix:/nowhere",)) for name in fakes)

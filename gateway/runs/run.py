@@ -156,6 +156,8 @@ class Run(RunSource, ToolSink):
             GatewayError: the pool refuses at once; the run is then as if it had never been.
         """
         self.pool = pool.name
+        if self.call.streaming:
+            self._watch.expect(pool.idle_timeout_s, pool.silence)
         request = LeaseRequest(self.call.session_id, self.call.affinity, self.call.tool, self.call.worker_id)
         try:
             granted = pool.acquire(request, self)
@@ -214,8 +216,7 @@ class Run(RunSource, ToolSink):
             # Only a gRPC caller can have an argument that JSON has no word for.
             self._end(Outcome.ERROR, GatewayError("invalid-arguments", f"An argument can't be sent as JSON: {exc}"))
             return
-        deadlines = self.policy.deadlines
-        if deadlines.idle_s is not None or deadlines.first_chunk_s is not None:
+        if watch.watches_silence:
             self._timer.cancel()
             self._check_deadlines()
         if self._was_queued or self.recorder is not None:

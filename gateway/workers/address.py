@@ -43,15 +43,18 @@ class AddressSlot:
         """Keep the address in service until cancelled; then close the connection."""
         worker, loop = self._worker, asyncio.get_running_loop()
         backoff = Backoff()
-        while True:
-            since = loop.time()
-            reason = await self._serve()
-            if worker.failure != reason:
-                log.warning("worker down", worker=worker.id, address=self._address, reason=reason)
-            worker.leave_service(reason)
-            if loop.time() - since >= HEALTHY_S:
-                backoff.reset()
-            await asyncio.sleep(backoff.next_s())
+        try:
+            while True:
+                since = loop.time()
+                reason = await self._serve()
+                if worker.failure != reason:
+                    log.warning("worker down", worker=worker.id, address=self._address, reason=reason)
+                worker.leave_service(reason)
+                if loop.time() - since >= HEALTHY_S:
+                    backoff.reset()
+                await asyncio.sleep(backoff.next_s())
+        finally:
+            worker.dialect.close()
 
     async def _serve(self) -> str:
         """Return why the worker could not be brought into service, or fell out of it."""

@@ -5,6 +5,7 @@ say goodbye; worker.py and toolstream.py ask it what a call carries. The base cl
 BridgeService and no more; each subclass overrides what its kind can do better, or has to do otherwise.
 
     WorkerDialect     kinds local and addresses    our own workers; at an address also one that turns out to be no worker of ours
+    SnakepitDialect   kind snakepit                Snakepit's workers, to whom we are the host (snakepit.py)
     BridgeDialect     kind bridge                  a BridgeServer, Snakepit's or another gateway's (bridge.py)
 """
 
@@ -19,11 +20,16 @@ from gateway.rpc.snakepit_bridge_pb2 import PingRequest
 from gateway.transport.base import CallFailed, Channel
 from gateway.workers.description import DESCRIBE, DESCRIBE_REQUEST, UNKNOWN, Description, Tool, read_description
 from gateway.workers.options import PoolOptions
+from gateway.workers.program import OwnProgram, Program
 from gateway.workers.upstreamsessions import UpstreamSessions
 
 PING = "/snakepit.bridge.BridgeService/Ping"
 
 _PING_REQUEST = PingRequest(message="gateway").SerializeToString()
+
+
+class Unusable(ValueError):
+    """The worker answers, and what it says of itself can't be used: asking again won't help."""
 
 
 class Dialect:
@@ -33,6 +39,10 @@ class Dialect:
     # without anybody reading it, in bytes, before the call is given up.
     stall_limit_bytes: int | None = None
 
+    # How many threads the worker may have lost (lull.py) before it is replaced; None: it loses none, or is no process of ours.
+    spare_threads: int | None = None
+    # What a long silence may mean, in words for who has waited in vain.
+    silence = ""
     # What calls have to begin in, where that takes a call of its own; None: nothing.
     sessions: UpstreamSessions | None = None
 
@@ -53,6 +63,10 @@ class Dialect:
             raise ValueError(f"the worker at {channel.address} can't describe its tools: list their names in the pool's `tools`")
         return Description(options.concurrency, {name: Tool(name, options.name) for name in options.tools})
 
+    def program(self) -> Program:
+        """Return the program that a process of this worker runs, where the pool starts it."""
+        return OwnProgram(self.options, self.worker_id)
+
     def attend(self, channel: Channel, tasks: asyncio.TaskGroup) -> None:
         """Begin with a connection, ahead of the first call on it; what has to go on meanwhile becomes a task of these, until `detach`."""
 
@@ -64,6 +78,9 @@ class Dialect:
 
     async def leave(self, channel: Channel) -> None:
         """Say goodbye on a connection that is about to be closed, in a second at most; never raises but for a cancellation."""
+
+    def close(self) -> None:
+        """Forget the worker: it has ended, or is not spoken to any more. Idempotent."""
 
     def session_id(self, call: ToolCall, description: Description) -> str:
         """Return the session id that a call carries. A worker of Snakepit's keeps something for each it has seen: it gets one for good."""

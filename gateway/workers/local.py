@@ -25,7 +25,7 @@ import structlog
 from gateway.transport.base import CallFailed, Channel
 from gateway.workers.backoff import HEALTHY_S, Backoff
 from gateway.workers.description import Description
-from gateway.workers.dialect import Dialect, Speak
+from gateway.workers.dialect import Dialect, Speak, Unusable
 from gateway.workers.health import reason_of, watch
 from gateway.workers.launcher import RunDirectory, StartFailed, WorkerProcess
 from gateway.workers.options import PoolOptions
@@ -140,13 +140,14 @@ class LocalSlot:
         finally:
             if len(self.workers) > 1:
                 self.workers.remove(worker)
+            worker.dialect.close()
             worker.end(ending)
         say = log.info if worker.told_to_go.is_set() and not worker.stuck else log.warning
         say("worker down", worker=worker.id, reason=ending)
 
     async def _run_process(self, worker: Worker) -> str:
         """Return why the process has ended."""
-        process = WorkerProcess(worker.id, self._options, self._directory.new_name())
+        process = WorkerProcess(worker.id, self._options, self._directory.new_name(), worker.dialect.program())
         channel: Channel | None = None
         async with asyncio.TaskGroup() as tasks:
             try:
@@ -187,7 +188,7 @@ class LocalSlot:
                 try:
                     return channel, await dialect.describe(channel, max(deadline - loop.time(), 0.1))
                 except (CallFailed, ValueError) as exc:
-                    if loop.time() > deadline or process.exited.is_set():
+                    if loop.time() > deadline or process.exited.is_set() or isinstance(exc, Unusable):
                         raise StartFailed(process.with_tail(f"worker {self.worker_id} does not answer: {reason_of(exc)}")) from exc
                 await asyncio.sleep(_RETRY_S)
         except BaseException:

@@ -55,9 +55,10 @@ class Pool:
         self.cause_of: Callable[[str], str] = lambda run_id: OTHER
         self._open_channel = open_channel
         self._speak = speak
+        self._silence = speak(options, self.name).silence
         self._surge = asyncio.Lock()
         self._slots: list[LocalSlot | AddressSlot] = []
-        if options.kind == "local":
+        if options.starts_processes:
             self._grow()
         else:
             self._slots = [
@@ -98,6 +99,16 @@ class Pool:
         """What a session's tie is worth where a request says nothing."""
         return self._options.affinity
 
+    @property
+    def idle_timeout_s(self) -> float | None:
+        """The longest silence of a streaming call that names no limit of its own."""
+        return self._options.idle_timeout_s
+
+    @property
+    def silence(self) -> str:
+        """What a silence of its workers may mean, in words for who has waited in vain; empty: nothing in particular."""
+        return self._silence
+
     def tie_session(self, session_id: str, worker_id: str) -> None:
         """Tie a session to a worker that it is said to have; a worker that isn't here ties nothing, nor does one where the session
         has a worker: that may be a process before this one of the same name, which strict affinity must not take for it."""
@@ -131,8 +142,9 @@ class Pool:
     def renew(self, options: PoolOptions) -> list[Worker]:
         """Go on with other options, or with new processes of the same ones; return the workers in service that are replaced.
 
-        For a local pool that runs. Each worker's successor starts first, one after the other, and the old one goes when its streams
-        have ended; where a successor does not come up, the old one stays and it is tried again. Slots beyond `size` end with their streams.
+        For a pool that runs and starts its own processes. Each worker's successor starts first, one after the other, and the old one
+        goes when its streams have ended; where a successor does not come up, the old one stays and it is tried again. Slots beyond
+        `size` end with their streams.
         """
         self._options = options
         self._dispatcher.change(options)
@@ -147,7 +159,7 @@ class Pool:
         return replaced
 
     def _grow(self) -> list[LocalSlot]:
-        """Add the slots that a local pool lacks, and return them."""
+        """Add the slots that a pool of processes lacks, and return them."""
         options = self._options
         there = [slot for slot in self._slots if isinstance(slot, LocalSlot)]
         taken = {slot.worker_id for slot in there}
@@ -234,7 +246,7 @@ class Pool:
             self._stuck += 1
             worker.mark_stuck()
             log.error("cancelled tool did not stop", worker=worker.id, run=run_id, waited_s=timeout_s)
-            if self.kind == "local":
+            if self._options.starts_processes:
                 worker.replace()  # the place goes with the process
                 return
             while not await await_stop(worker.channel, run_id, timeout_s):

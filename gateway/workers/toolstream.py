@@ -29,11 +29,14 @@ from gateway.rpc.worker_pb2 import ToolChunks
 from gateway.transport.base import CallStatus, Metadata, StreamCall, StreamSink
 from gateway.value import Value
 from gateway.workers.failure import answer_error, status_error, was_told
+from gateway.workers.lull import Lull
 from gateway.workers.worker import Worker
 
 EXECUTE_TOOL = "/snakepit.bridge.BridgeService/ExecuteTool"
 EXECUTE_STREAMING_TOOL = "/snakepit.bridge.BridgeService/ExecuteStreamingTool"
 STREAM_TOOL = "/gateway.rpc.WorkerService/StreamTool"
+# Longer than a lull is waited for.
+_LULL_GRACE_S = 1.0
 RUN_ID_HEADER = "x-gateway-run-id"
 # Finals without data that follow each other; what more there are says nothing new.
 MARKS_LIMIT = 64
@@ -95,10 +98,12 @@ class ToolStream(StreamSink):
         "_final_metadata",
         "_give_back",
         "_has_final",
+        "_lull",
         "_marks",
         "_run_id",
         "_seen",
         "_sink",
+        "_stalled_bytes",
         "_stream",
         "_take",
         "_timeout_s",
@@ -132,6 +137,10 @@ class ToolStream(StreamSink):
         self._take = ToolStream._take_chunks
         # Chunks so far, finals without data not counted: as the run numbers them.
         self._seen = 0
+        # Set once the call is to end, where it may only in a lull: what comes is dropped.
+        self._lull: Lull | None = None
+        # What has come since the run wants no more, where the worker must not be made to wait; -1: it does.
+        self._stalled_bytes = -1
 
     def open(self, metadata: Metadata) -> ToolStream:
         """Start the call. Raises TypeError for an argument that has no JSON form."""
@@ -144,34 +153,56 @@ class ToolStream(StreamSink):
         else:
             method = EXECUTE_STREAMING_TOOL
         headers = [*metadata, (RUN_ID_HEADER, self._run_id)]
-        self._stream = worker.channel.open_stream(method, request, self, timeout_s=self._timeout_s, metadata=headers)
+        timeout_s = self._timeout_s
+        if worker.breaks_when_stalled:
+            # The run's own deadline ends the call well; the worker's, a moment later, would not.
+            timeout_s += _LULL_GRACE_S
+        self._stream = worker.channel.open_stream(method, request, self, timeout_s=timeout_s, metadata=headers)
         return self
 
     # The run's side: StreamCall.
 
     def pause_reading(self) -> None:
-        if self._stream is not None:
+        if self._stream is None:
+            return
+        if self._worker.breaks_when_stalled:
+            self._stalled_bytes = max(0, self._stalled_bytes)
+        else:
             self._stream.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._stream is not None:
+        self._stalled_bytes = -1
+        if self._stream is not None and not self._worker.breaks_when_stalled:
             self._stream.resume_reading()
 
     def cancel(self) -> None:
         if self._stream is not None:
             self._cancelled = True
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """End the call: at once, or at the next lull where the worker needs that."""
+        if self._stream is None or self._lull is not None:
+            return
+        if self._worker.breaks_when_stalled:
+            self._lull = Lull(self._stream)
+        else:
             self._stream.cancel()
 
     # The transport's side: StreamSink.
 
     def on_messages(self, messages: list[bytes]) -> None:
         self._worker.heard = True
+        if self._lull is not None:
+            self._lull.drop(messages)
+            return
         try:
             self._take(self, messages)
         except DecodeError:
             self._failure = ToolFailed(Code.INTERNAL, f"worker {self._worker.id} sent a message that can't be decoded")
-            if self._stream is not None:
-                self._stream.cancel()
+            self._break_off()
+        if self._stalled_bytes >= 0:
+            self._count_stall(messages)
 
     def on_close(self, status: CallStatus) -> None:
         told = was_told(status)
@@ -182,10 +213,27 @@ class ToolStream(StreamSink):
         if error is None and not cancelled and not self._call.streaming and not self._has_final:
             error = ToolFailed(Code.INTERNAL, f"worker {self._worker.id} ended a unary call without an answer")
         self._stream = None
+        if self._lull is not None:
+            self._lull.close()
+            if self._lull.was_forced:
+                self._worker.lost_thread()
         try:
             self._sink.on_end(ToolEnd(error, self._final_metadata, self._has_final, self._marks, cancelled))
         finally:
             self._give_back(self._worker, None if told or status.connection_lost else self._run_id)
+
+    def _count_stall(self, messages: list[bytes]) -> None:
+        """End the call when too much has come that nobody takes: what has come is delivered, the worker is free of us at once."""
+        limit_bytes = self._worker.stall_limit_bytes
+        self._stalled_bytes += sum(map(len, messages))
+        if limit_bytes is not None and self._stalled_bytes > limit_bytes and self._lull is None:
+            detail = (
+                f"{self._stalled_bytes} bytes came from worker {self._worker.id} that a slow reader has not taken; the pool's "
+                f"stall_limit_bytes is {limit_bytes}. Such a worker can't be made to wait, so the call was ended: read faster, or with "
+                "_overflow=latest"
+            )
+            self._failure = GatewayError("slow-reader", detail)
+            self._break_off()
 
     # Decoding.
 
