@@ -34,6 +34,7 @@ from gateway.settings import (
     WorkerTlsSettings,
     is_public,
 )
+from gateway.transport import TransportKind
 from gateway.transport.tls import TlsOptions
 from gateway.workers.options import PoolOptions
 from gateway.workers.program import max_workers
@@ -92,11 +93,11 @@ def pools_of(settings: Settings) -> tuple[PoolSettings, ...]:
 
 def configured_pools(settings: Settings, host_tools_address: str | None = None) -> list[PoolOptions]:
     """Return what the pools are told; `host_tools_address`: see PoolOptions."""
-    options = [pool_options(pool) for pool in pools_of(settings)]
+    options = [pool_options(pool, settings.transport) for pool in pools_of(settings)]
     return [replace(pool, host_tools_address=host_tools_address) if pool.kind == "local" else pool for pool in options]
 
 
-def pool_options(pool: PoolSettings) -> PoolOptions:
+def pool_options(pool: PoolSettings, transport: TransportKind = "lane") -> PoolOptions:
     """Return what a pool is told, from its settings."""
     values = pool.model_dump(exclude={"kind", "tls"})
     kind = pool.kind_of_it
@@ -106,7 +107,8 @@ def pool_options(pool: PoolSettings) -> PoolOptions:
     values["idle_timeout_s"] = values["idle_timeout_s"] or None
     options = PoolOptions(kind=kind, **values)
     if "concurrency" not in pool.model_fields_set and (threads := max_workers(options)) is not None:
-        options = replace(options, concurrency=threads)
+        # It takes so many streams on one connection, and grpcio has one: a health check must find room there.
+        options = replace(options, concurrency=max(1, threads - (transport == "grpcio")))
     return options
 
 

@@ -71,6 +71,8 @@ class PoolSettings(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> PoolSettings:
+        if self.command and self.adapter is None and not self.addresses:
+            raise ValueError(f"pool {self.name!r}: a command needs an adapter, such as my_adapter.MyAdapter")
         if self.adapter is None and not self.addresses:
             raise ValueError(f"pool {self.name!r} has neither an adapter nor addresses")
         if (self.adapter is not None or self.command) and self.addresses:
@@ -82,7 +84,7 @@ class PoolSettings(Section):
         if self.kind not in (None, *self._kinds()):
             allowed = " or ".join(repr(kind) for kind in self._kinds())
             raise ValueError(f"pool {self.name!r}: kind is {self.kind!r}, but what it has makes it {allowed}")
-        if self.kind == "snakepit" and ":" in (self.adapter or ""):
+        if self.command and ":" in (self.adapter or ""):
             raise ValueError(f"pool {self.name!r}: adapter is {self.adapter!r}; Snakepit's workers want module.Class, with dots alone")
         if self.worker_id is not None and self.kind != "bridge":
             raise ValueError(f'pool {self.name!r}: worker_id is for kind = "bridge"')
