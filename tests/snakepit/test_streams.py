@@ -240,11 +240,12 @@ class TestPickle:
             request.stream = False
             request.metadata["binary_format:blob"] = "pickle"
             request.metadata["color"] = "red"
+            request.metadata["correlation_id"] = "c"
             request.binary_parameters["blob"] = b"cos\nsystem\n(S'false'\ntR."
             answer = await stub.ExecuteTool(request)
         result = json.loads(answer.result.value)
         assert result["type"] == "bytes"
-        assert result["metadata"] == {"color": "red"}
+        assert result["metadata"] == {"color": "red", "correlation_id": "c"}
         assert "unpickled blob" not in told(gateway)
         refused = gateway.client.get("/v1/tools/count/stream?_meta.binary_format:blob=pickle")
         assert refused.status_code == 400

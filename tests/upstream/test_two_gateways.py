@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from tests.e2e.conftest import BUILDS, packages_of
 from tests.e2e.harness import JOURNAL_ADAPTER, Served, read_sse, served, until, wait_for
 
 TOOLS = ["marked", "whoami", "endless_async", "numbered", "wait", "gated"]
@@ -22,19 +24,25 @@ concurrency = 8
 _tags = itertools.count(1)
 
 
+@pytest.fixture(scope="module", params=BUILDS)
+def packages(request: pytest.FixtureRequest) -> Path | None:
+    """Where both gateways are imported from."""
+    return packages_of(request.param)
+
+
 @pytest.fixture(scope="module")
-def near(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def near(packages: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The gateway that has the workers."""
-    with served(tmp_path_factory.mktemp("near"), settings=NEAR) as gateway:
+    with served(tmp_path_factory.mktemp("near"), settings=NEAR, packages=packages) as gateway:
         yield gateway
 
 
 @pytest.fixture(scope="module")
-def far(near: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def far(near: Served, packages: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The one in front of it, once with a worker of its and once without."""
     pool = f'kind = "bridge"\naddresses = ["127.0.0.1:{near.grpc_port}"]\ntools = {orjson.dumps(TOOLS).decode()}\nconcurrency = 16\n'
     settings = f'[[pools]]\nname = "any"\n{pool}\n[[pools]]\nname = "pinned"\nworker_id = "near-2"\n{pool}'
-    with served(tmp_path_factory.mktemp("far"), settings=settings) as gateway:
+    with served(tmp_path_factory.mktemp("far"), settings=settings, packages=packages) as gateway:
         yield gateway
 
 
