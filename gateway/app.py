@@ -25,7 +25,6 @@ from gateway.bridge.service import BridgeService
 from gateway.certificates import CertificatesNotUsable
 from gateway.configured import (
     certificates,
-    configured_pools,
     connection_limits,
     exposure,
     hub_limits,
@@ -64,7 +63,7 @@ from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.endpoints.visit import AccessLog
-from gateway.host.listener import Host
+from gateway.hosting import Hosting
 from gateway.pools import Pools
 from gateway.runs.hub import Hub
 from gateway.runs.journal import RunLines
@@ -74,7 +73,6 @@ from gateway.settings import (
     LimitSettings,
     Settings,
     SettingsError,
-    is_public_address,
 )
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics, ResponseTotals, RunTotals
@@ -85,7 +83,6 @@ from gateway.transport.tls import TlsOptions
 from gateway.workers.catalog import Catalog
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
-from gateway.workers.snakepit import SnakepitDialect, check_concurrency
 
 if TYPE_CHECKING:
     # Need the extras `redis` and `otel`.
@@ -100,11 +97,10 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._transport: Transport | None = None
-        self.pool_options = configured_pools(settings)
+        self.hosting = Hosting(settings)
+        self.pool_options = self.hosting.pools(settings)
         # How the workers of each pool are spoken to, by its name.
         self._worker_tls = {pool.name: worker_tls(pool) for pool in settings.pools}
-        # What Snakepit's workers take for their host; it listens where there is a pool of them.
-        self.host = Host(settings.host.address)
         self._pools = Pools(self.pool_options, self._make_pool)
         self.pools: Mapping[str, Pool] = self._pools.serving
         self.catalog = Catalog(self.pools.values())
@@ -135,6 +131,9 @@ class Gateway:
             "server.drain_delay_s": _nothing,
             "server.drain_timeout_s": _nothing,
         }
+        if self.hosting.tools is not None:
+            # Whatever the setting says, their code may be another: see Hosting.prepare.
+            self.reloads["host_tools"] = _nothing
         if self.access is not None:
             self.reloads |= {"auth.keys": _nothing, "auth.keys_file": _nothing}
         # What else runs in the root group, for as long as the gateway serves.
@@ -146,7 +145,7 @@ class Gateway:
     async def run(self) -> AsyncIterator[None]:
         """Serve: pools start, the gRPC front door listens, and at the end all is drained and stopped."""
         server = self.settings.server
-        async with self._hosting(), asyncio.TaskGroup() as tasks:
+        async with self.hosting.run(self.pool_options), asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
             keepers = [tasks.create_task(self._pools.run(), name="pools")]
             self.hub.memory.start()
@@ -158,7 +157,8 @@ class Gateway:
                 keepers.append(tasks.create_task(self.access.run(), name="access"))
             try:
                 if server.grpc_address:
-                    service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
+                    limit_s = server.timeout_limit_s
+                    service = BridgeService(self.hub, self.sessions, timeout_limit_s=limit_s, host_tools=self.hosting.tools)
                     credentials = None if self.grpc_certificates is None else self.grpc_certificates.grpc_credentials()
                     interceptors = [] if self.access is None else [CallerInterceptor(self.access.authenticator)]
                     self.bridge = BridgeServer(service, server.grpc_address, credentials, interceptors=interceptors)
@@ -181,26 +181,6 @@ class Gateway:
         """Take no new runs, tell everybody to go, and end what is left when the drain's time is over: see Drain."""
         await self._drain.runs()
 
-    @asynccontextmanager
-    async def _hosting(self) -> AsyncIterator[None]:
-        """Listen for Snakepit's workers where there may be any, from before the first until after the last."""
-        try:
-            await self._start_host(self.pool_options)
-            yield
-        finally:
-            await self.host.stop()
-
-    async def _start_host(self, pools: Sequence[PoolOptions]) -> None:
-        if any(pool.kind == "snakepit" for pool in pools):
-            address = self.settings.host.address
-            try:
-                await self.host.start()
-            except OSError as exc:
-                _log.error("can't listen", host_address=address, reason=str(exc))
-                raise
-            if is_public_address(address):
-                _log.warning("other machines can reach the host for Snakepit workers, in plaintext", address=address)
-
     def change_pools(self, settings: Settings) -> Coroutine[Any, Any, None]:
         """Serve by the pools of other settings, and by new processes of those that stay: see Pools.change, which is returned.
 
@@ -209,20 +189,15 @@ class Gateway:
         """
         before, self._worker_tls = self._worker_tls, {pool.name: worker_tls(pool) for pool in settings.pools}
         spoken_to_otherwise = {name for name, tls in self._worker_tls.items() if name in before and before[name] != tls}
-        return self._change_pools(configured_pools(settings), spoken_to_otherwise)
+        return self._change_pools(self.hosting.pools(settings), spoken_to_otherwise)
 
     async def _change_pools(self, wanted: Sequence[PoolOptions], spoken_to_otherwise: Collection[str]) -> None:
-        await self._start_host(wanted)
+        await self.hosting.admit(wanted)
         await self._pools.change(wanted, spoken_to_otherwise)
 
     def _make_pool(self, options: PoolOptions) -> Pool:
         connect = partial(self._connect, tls=self._worker_tls.get(options.name))
-        if options.kind == "snakepit":
-            if (reason := check_concurrency(options)) is not None:
-                _log.warning("a pool's concurrency is too high", pool=options.name, reason=reason)
-            pool = Pool(options, connect, speak=partial(SnakepitDialect, self.host))
-        else:
-            pool = Pool(options, connect)
+        pool = Pool(options, connect, speak=self.hosting.speak(options))
         # The hub is made of the first pools.
         pool.cause_of = lambda run_id: self.hub.cause_of(run_id)
         return pool

@@ -91,9 +91,10 @@ def pools_of(settings: Settings) -> tuple[PoolSettings, ...]:
     return settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)
 
 
-def configured_pools(settings: Settings) -> list[PoolOptions]:
-    """Return what the pools are told."""
-    return [pool_options(pool, settings.transport) for pool in pools_of(settings)]
+def configured_pools(settings: Settings, host_tools_address: str | None = None) -> list[PoolOptions]:
+    """Return what the pools are told; `host_tools_address`: see PoolOptions."""
+    options = [pool_options(pool, settings.transport) for pool in pools_of(settings)]
+    return [replace(pool, host_tools_address=host_tools_address) if pool.kind == "local" else pool for pool in options]
 
 
 def pool_options(pool: PoolSettings, transport: TransportKind = "lane") -> PoolOptions:

@@ -63,6 +63,7 @@ class FakeCall:
         self.cancelled = asyncio.Event()
         self._pool = pool
         self._over = False
+        self._last_is_final = False
 
     # the run's side
 
@@ -87,10 +88,14 @@ class FakeCall:
     def send_raw(self, *payloads: bytes, attributes: dict[int, ChunkAttributes] | None = None) -> None:
         """Deliver JSON texts as one batch; `attributes` by index."""
         if not self._over:
+            last = (attributes or {}).get(len(payloads) - 1)
+            self._last_is_final = last is not None and last.is_final
             self.sink.on_chunks(list(payloads), sum(map(len, payloads)), attributes)
 
     def end(self, metadata: Mapping[str, str] | None = None, *, has_final: bool = True) -> None:
-        self._finish(ToolEnd(None, metadata or {}, has_final))
+        """End well: with an empty final where there is to be one and the last chunk is none."""
+        marks = (ChunkAttributes(True, metadata or {}),) if has_final and not self._last_is_final else ()
+        self._finish(ToolEnd(None, metadata or {}, has_final, marks))
 
     def fail(self, error: GatewayError | None = None) -> None:
         self._finish(ToolEnd(error or ToolFailed(Code.INVALID_ARGUMENT, "boom", error_type="ValueError", traceback="Traceback: boom")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,10 @@ from pydantic import Field, model_validator
 from gateway.call import Affinity
 from gateway.settings.section import ByteCount, Count, Seconds, Section
 
-Kind = Literal["local", "addresses", "snakepit"]
+Kind = Literal["local", "addresses", "snakepit", "bridge"]
+
+_TOOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+TOOL_NAME_RULE = "1 to 64 of the characters A-Z a-z 0-9 _ . -, the first a letter or digit"
 
 
 class WorkerTlsSettings(Section):
@@ -26,7 +30,10 @@ class WorkerTlsSettings(Section):
 
 
 class PoolSettings(Section):
-    """One `[[pools]]`. `kind` is `snakepit` with a command, `local` with an adapter and `addresses` with addresses, unless said."""
+    """One `[[pools]]`.
+
+    `kind` is `snakepit` with a command, `local` with an adapter and `addresses` with addresses, unless said; `bridge` has to be said.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default"
     kind: Kind | None = None
@@ -38,6 +45,8 @@ class PoolSettings(Section):
     # Whether the addresses are spoken to over TLS; a table says with which files.
     tls: bool | WorkerTlsSettings = False
     tools: tuple[str, ...] = ()
+    # bridge: a worker of the BridgeServer's own, such as default_worker_1_1, for which the tools are registered; none: they are there.
+    worker_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     size: Annotated[int, Field(ge=1, le=1024)] = 2
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 1
     queue_limit: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
@@ -77,6 +86,10 @@ class PoolSettings(Section):
             raise ValueError(f"pool {self.name!r}: kind is {self.kind!r}, but what it has makes it {allowed}")
         if self.command and ":" in (self.adapter or ""):
             raise ValueError(f"pool {self.name!r}: adapter is {self.adapter!r}; Snakepit's workers want module.Class, with dots alone")
+        if self.worker_id is not None and self.kind != "bridge":
+            raise ValueError(f'pool {self.name!r}: worker_id is for kind = "bridge"')
+        if self.kind == "bridge":
+            self._check_bridge()
         return self
 
     @property
@@ -84,8 +97,15 @@ class PoolSettings(Section):
         """The kind: what is said, else the first that fits what it has."""
         return self.kind or self._kinds()[0]
 
+    def _check_bridge(self) -> None:
+        if not self.tools:
+            raise ValueError(f"pool {self.name!r}: a BridgeServer can't describe its tools: list their names in `tools`")
+        for name in self.tools:
+            if _TOOL_NAME.fullmatch(name) is None:
+                raise ValueError(f"pool {self.name!r}: tools: a BridgeServer takes no name {name[:80]!r}; allowed: {TOOL_NAME_RULE}")
+
     def _kinds(self) -> tuple[Kind, ...]:
         """Return the kinds that fit what it has; the first one is meant where none is said."""
         if self.command:
             return ("snakepit",)
-        return ("local",) if self.adapter is not None else ("addresses", "snakepit")
+        return ("local",) if self.adapter is not None else ("addresses", "snakepit", "bridge")

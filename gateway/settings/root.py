@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     tracing: TracingSettings = TracingSettings()
     host: HostSettings = HostSettings()
     pools: tuple[PoolSettings, ...] = ()
+    # Functions that workers' tools may call (`call_elixir_tool`): `module:function`, `file.py:function`, or a module or a file alone for
+    # its functions that are marked with `@host_tool`.
+    host_tools: tuple[str, ...] = ()
     # How calls reach the workers.
     transport: Literal["lane", "grpcio"] = "lane"
 

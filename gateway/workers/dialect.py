@@ -6,10 +6,12 @@ BridgeService and no more; each subclass overrides what its kind can do better, 
 
     WorkerDialect     kinds local and addresses    our own workers; at an address also one that turns out to be no worker of ours
     SnakepitDialect   kind snakepit                Snakepit's workers, to whom we are the host (snakepit.py)
+    BridgeDialect     kind bridge                  a BridgeServer, Snakepit's or another gateway's (bridge.py)
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from gateway.call import ToolCall
@@ -19,6 +21,7 @@ from gateway.transport.base import CallFailed, Channel
 from gateway.workers.description import DESCRIBE, DESCRIBE_REQUEST, UNKNOWN, Description, Tool, read_description
 from gateway.workers.options import PoolOptions
 from gateway.workers.program import OwnProgram, Program
+from gateway.workers.upstreamsessions import UpstreamSessions
 
 PING = "/snakepit.bridge.BridgeService/Ping"
 
@@ -40,6 +43,8 @@ class Dialect:
     spare_threads: int | None = None
     # What a long silence may mean, in words for who has waited in vain.
     silence = ""
+    # What calls have to begin in, where that takes a call of its own; None: nothing.
+    sessions: UpstreamSessions | None = None
 
     def __init__(self, options: PoolOptions, worker_id: str) -> None:
         self.options = options
@@ -61,6 +66,15 @@ class Dialect:
     def program(self) -> Program:
         """Return the program that a process of this worker runs, where the pool starts it."""
         return OwnProgram(self.options, self.worker_id)
+
+    def attend(self, channel: Channel, tasks: asyncio.TaskGroup) -> None:
+        """Begin with a connection, ahead of the first call on it; what has to go on meanwhile becomes a task of these, until `detach`."""
+
+    def detach(self) -> None:
+        """End what `attend` has begun: no call is made on the connection any more."""
+
+    def forget_session(self, session_id: str) -> None:
+        """Hear that a caller's session is over."""
 
     async def leave(self, channel: Channel) -> None:
         """Say goodbye on a connection that is about to be closed, in a second at most; never raises but for a cancellation."""

@@ -119,8 +119,10 @@ class Pool:
                 self._dispatcher.sessions.remember(session_id, worker)
 
     def forget_session(self, session_id: str) -> None:
-        """Untie a session from its worker."""
+        """Untie a session from its worker: it is over."""
         self._dispatcher.sessions.forget(session_id)
+        for worker in self._workers():
+            worker.dialect.forget_session(session_id)
 
     async def run(self) -> None:
         """Keep the workers alive until cancelled, then stop them; every lease and queued request ends with that."""

@@ -52,6 +52,7 @@ class OwnProgram(Program):
 
     def command(self, socket: Path, lifeline: int) -> list[str]:
         options = self.options
+        host_tools = [] if options.host_tools_address is None else ["--host-tools-address", options.host_tools_address]
         return [
             options.python,
             "-m",
@@ -70,6 +71,7 @@ class OwnProgram(Program):
             str(_WORKER_DRAIN_S),
             "--lifeline-fd",
             str(lifeline),
+            *host_tools,
         ]
 
 
