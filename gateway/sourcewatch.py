@@ -85,7 +85,7 @@ class SourceWatch:
 
 
 def adapter_folder(options: PoolOptions) -> Path | None:
-    """Return the folder of a local pool's adapter; None for a pool without one, or where it can't be found."""
+    """Return the folder of the adapter of a pool that starts processes; None for a pool without one, or where it can't be found."""
     if options.adapter is None:
         return None
     target, _, rest = options.adapter.partition(":")
@@ -93,11 +93,12 @@ def adapter_folder(options: PoolOptions) -> Path | None:
         return Path(target).resolve().parent
     module = target if rest else target.rpartition(".")[0]
     # Where a worker looks first; this process need not.
-    path = Path(options.pythonpath or Path.cwd(), *module.split("."))
-    if (path / "__init__.py").is_file():
-        return path.resolve()
-    if path.with_suffix(".py").is_file():
-        return path.parent.resolve()
+    for first in (*(Path(word).parent for word in options.command if word.endswith(".py")), Path(options.pythonpath or Path.cwd())):
+        path = Path(first, *module.split("."))
+        if (path / "__init__.py").is_file():
+            return path.resolve()
+        if path.with_suffix(".py").is_file():
+            return path.parent.resolve()
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):

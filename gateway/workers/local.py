@@ -212,6 +212,8 @@ class LocalSlot:
         await worker.told_to_go.wait()
         if not worker.stuck:
             await worker.quiet.wait()
+            if worker.threads_lost:
+                return f"worker {worker.id} was replaced: {worker.threads_lost} calls that were broken off may each have cost it a thread"
             return f"worker {worker.id} was recycled"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.drain_timeout_s):

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import Served, served
+from tests.e2e.conftest import BUILDS, packages_of
+from tests.e2e.harness import ROOT, Served, served
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 ADAPTERS = "tests.snakepit.fake_adapters"
@@ -31,12 +32,13 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
-@pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A gateway with one worker that takes four calls at once."""
+@pytest.fixture(scope="session", params=BUILDS)
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A gateway with one worker that takes four calls at once, from either build."""
     directory = tmp_path_factory.mktemp("snakepit")
     environment = {"FAKE_JOURNAL": str(directory / "fake"), "GATEWAY_SERVER__META_KEYS": '["color"]'}
-    with served(directory, settings=pool(concurrency=4), environment=environment) as gateway:
+    settings = pool(concurrency=4, pythonpath=str(ROOT))
+    with served(directory, settings=settings, environment=environment, packages=packages_of(request.param)) as gateway:
         yield gateway
 
 

@@ -231,6 +231,19 @@ def lines(directory: Path) -> list[str]:
     return (directory / "fake").read_text().splitlines()
 
 
+class TestHostTools:
+    def test_none_is_said_as_snakepit_says_it(self, gateway: Served) -> None:
+        result = gateway.client.post("/v1/tools/ask_host/call", json={"name": "lookup"}).json()["result"]
+        assert result == {"known": [], "answer": "Tool lookup is not an Elixir tool"}
+
+    def test_python_functions_answer_in_both_encodings(self, serve: Callable[..., Served], tmp_path: Path) -> None:
+        (tmp_path / "functions.py").write_text("def lookup(key: str) -> dict:\n    return {'found': key}\n")
+        gateway = serve(f'host_tools = ["{tmp_path}/functions.py:lookup"]\n' + pool())
+        for packed in (False, True):
+            result = gateway.client.post("/v1/tools/ask_host/call", json={"name": "lookup", "packed": packed}).json()["result"]
+            assert result == {"known": ["lookup"], "answer": {"found": "v"}}
+
+
 class TestReload:
     def test_sighup_renews_the_workers(self, serve: Callable[..., Served]) -> None:
         gateway = serve(pool())
