@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,6 @@ from gateway.bridge.service import BridgeService
 from gateway.certificates import CertificatesNotUsable
 from gateway.configured import (
     certificates,
-    configured_pools,
     connection_limits,
     exposure,
     hub_limits,
@@ -64,6 +63,7 @@ from gateway.endpoints.response import StreamTiming
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.endpoints.visit import AccessLog
+from gateway.hosting import Hosting
 from gateway.pools import Pools
 from gateway.runs.hub import Hub
 from gateway.runs.journal import RunLines
@@ -97,7 +97,8 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._transport: Transport | None = None
-        self.pool_options = configured_pools(settings)
+        self.hosting = Hosting(settings)
+        self.pool_options = self.hosting.pools(settings)
         # How the workers of each pool are spoken to, by its name.
         self._worker_tls = {pool.name: worker_tls(pool) for pool in settings.pools}
         self._pools = Pools(self.pool_options, self._make_pool)
@@ -130,6 +131,9 @@ class Gateway:
             "server.drain_delay_s": _nothing,
             "server.drain_timeout_s": _nothing,
         }
+        if self.hosting.tools is not None:
+            # Whatever the setting says, their code may be another: see Hosting.prepare.
+            self.reloads["host_tools"] = _nothing
         if self.access is not None:
             self.reloads |= {"auth.keys": _nothing, "auth.keys_file": _nothing}
         # What else runs in the root group, for as long as the gateway serves.
@@ -141,7 +145,7 @@ class Gateway:
     async def run(self) -> AsyncIterator[None]:
         """Serve: pools start, the gRPC front door listens, and at the end all is drained and stopped."""
         server = self.settings.server
-        async with asyncio.TaskGroup() as tasks:
+        async with self.hosting.run(self.pool_options), asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
             keepers = [tasks.create_task(self._pools.run(), name="pools")]
             self.hub.memory.start()
@@ -153,7 +157,8 @@ class Gateway:
                 keepers.append(tasks.create_task(self.access.run(), name="access"))
             try:
                 if server.grpc_address:
-                    service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
+                    limit_s = server.timeout_limit_s
+                    service = BridgeService(self.hub, self.sessions, timeout_limit_s=limit_s, host_tools=self.hosting.tools)
                     credentials = None if self.grpc_certificates is None else self.grpc_certificates.grpc_credentials()
                     interceptors = [] if self.access is None else [CallerInterceptor(self.access.authenticator)]
                     self.bridge = BridgeServer(service, server.grpc_address, credentials, interceptors=interceptors)
@@ -185,10 +190,15 @@ class Gateway:
         """
         before, self._worker_tls = self._worker_tls, {pool.name: worker_tls(pool) for pool in settings.pools}
         spoken_to_otherwise = {name for name, tls in self._worker_tls.items() if name in before and before[name] != tls}
-        return self._pools.change(configured_pools(settings), spoken_to_otherwise)
+        return self._change_pools(self.hosting.pools(settings), spoken_to_otherwise)
+
+    async def _change_pools(self, wanted: Sequence[PoolOptions], spoken_to_otherwise: Collection[str]) -> None:
+        await self.hosting.admit(wanted)
+        await self._pools.change(wanted, spoken_to_otherwise)
 
     def _make_pool(self, options: PoolOptions) -> Pool:
-        pool = Pool(options, partial(self._connect, tls=self._worker_tls.get(options.name)))
+        connect = partial(self._connect, tls=self._worker_tls.get(options.name))
+        pool = Pool(options, connect, speak=self.hosting.speak(options))
         # The hub is made of the first pools.
         pool.cause_of = lambda run_id: self.hub.cause_of(run_id)
         return pool

@@ -7,6 +7,8 @@ message of key 1 and value 2; a tag is the field number times 8 plus 2 for what 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.call import ToolCall
 from gateway.codec.values import JSON_TYPE_URL, json_bytes
 
@@ -16,10 +18,10 @@ _KEY, _VALUE = b"\x0a", b"\x12"
 _ANY_HEAD = b"\x0a" + bytes((len(JSON_TYPE_URL),)) + JSON_TYPE_URL.encode() + b"\x12"
 
 
-def encode_request(call: ToolCall, session_id: str) -> bytes:
+def encode_request(call: ToolCall, session_id: str, metadata: Mapping[str, str] | None = None) -> bytes:
     """Return the ExecuteToolRequest for `call`, with every argument as JSON in an Any.
 
-    `binary_format:*` is left out of the metadata: it would make a Snakepit worker unpickle the argument.
+    `metadata` None: the call's own. `binary_format:*` is left out of the metadata: it would make a Snakepit worker unpickle the argument.
 
     Raises:
         TypeError: an argument has no JSON form.
@@ -31,7 +33,7 @@ def encode_request(call: ToolCall, session_id: str) -> bytes:
     for name, value in call.arguments.items():
         data = json_bytes(value)
         _add_entry(parts, _PARAMETERS, name, _ANY_HEAD + _length(len(data)) + data)
-    for key, text in call.metadata.items():
+    for key, text in (call.metadata if metadata is None else metadata).items():
         if not key.startswith("binary_format:"):
             _add_entry(parts, _METADATA, key, text.encode())
     if call.streaming:

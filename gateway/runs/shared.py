@@ -285,7 +285,7 @@ class SharedRuns:
         if pool is None:
             # Gone with a reload while the log was asked: the hub says so.
             return
-        if home.gateway == self.log.gateway_id or pool.kind == "addresses":
+        if home.gateway == self.log.gateway_id or pool.kind in ("addresses", "bridge"):
             pool.tie_session(call.session_id, home.worker)
         elif (call.affinity or pool.affinity) is not Affinity.HINT:
             detail = f"worker {home.worker}, which holds the session, belongs to gateway {home.gateway}; send the session's calls there"

@@ -13,7 +13,7 @@ import structlog
 
 from gateway.transport.base import CallFailed, Channel
 from gateway.workers.backoff import HEALTHY_S, Backoff
-from gateway.workers.description import describe
+from gateway.workers.dialect import Speak
 from gateway.workers.health import reason_of, watch
 from gateway.workers.options import PoolOptions
 from gateway.workers.worker import Worker
@@ -30,27 +30,31 @@ class AddressSlot:
         address: str,
         options: PoolOptions,
         open_channel: Callable[[str], Channel],
+        speak: Speak,
         changed: Callable[[], None],
     ) -> None:
         self._address = address
         self._options = options
         self._open_channel = open_channel
-        self._worker = Worker(worker_id, address=address, trusts_json=options.trusts_json, changed=changed)
+        self._worker = Worker(worker_id, speak(options, worker_id), address=address, changed=changed)
         self.workers = [self._worker]
 
     async def run(self) -> None:
         """Keep the address in service until cancelled; then close the connection."""
         worker, loop = self._worker, asyncio.get_running_loop()
         backoff = Backoff()
-        while True:
-            since = loop.time()
-            reason = await self._serve()
-            if worker.failure != reason:
-                log.warning("worker down", worker=worker.id, address=self._address, reason=reason)
-            worker.leave_service(reason)
-            if loop.time() - since >= HEALTHY_S:
-                backoff.reset()
-            await asyncio.sleep(backoff.next_s())
+        try:
+            while True:
+                since = loop.time()
+                reason = await self._serve()
+                if worker.failure != reason:
+                    log.warning("worker down", worker=worker.id, address=self._address, reason=reason)
+                worker.leave_service(reason)
+                if loop.time() - since >= HEALTHY_S:
+                    backoff.reset()
+                await asyncio.sleep(backoff.next_s())
+        finally:
+            worker.dialect.close()
 
     async def _serve(self) -> str:
         """Return why the worker could not be brought into service, or fell out of it."""
@@ -58,12 +62,19 @@ class AddressSlot:
         channel: Channel | None = None
         try:
             channel = self._open_channel(self._address)
-            description = await describe(channel, self._options, self._options.start_timeout_s)
+            description = await worker.dialect.describe(channel, self._options.start_timeout_s)
             if worker.came_up:
                 worker.restarts += 1
-            worker.enter_service(channel, description)
-            log.info("worker ready", worker=worker.id, address=self._address)
-            return await watch(worker, self._options)
+            async with asyncio.TaskGroup() as tasks:
+                worker.dialect.attend(channel, tasks)
+                try:
+                    worker.enter_service(channel, description)
+                    log.info("worker ready", worker=worker.id, address=self._address)
+                    return await watch(worker, self._options)
+                finally:
+                    # No more calls: what waits for a session ends now.
+                    worker.suspect()
+                    worker.dialect.detach()
         except (CallFailed, ValueError, OSError) as exc:
             # OSError: of a certificate's file, which is read anew for each channel.
             return f"worker {worker.id} at {self._address}: {reason_of(exc)}"
@@ -72,4 +83,7 @@ class AddressSlot:
             raise
         finally:
             if channel is not None:
-                await channel.aclose()
+                try:
+                    await worker.dialect.leave(channel)
+                finally:
+                    await channel.aclose()

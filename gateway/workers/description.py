@@ -1,8 +1,7 @@
 """What a worker says about itself, or what the settings say in its place, and how it is asked.
 
-Our own workers answer WorkerService/Describe. Others have only Snakepit's BridgeService: a Ping shows that
-they are there, and their tools are the names in the pool's options. Asked at the start of every worker's
-life and again by its health checks.
+Our own workers answer WorkerService/Describe; dialect.py says how others are known. Asked at the start of every
+worker's life and again by its health checks.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from gateway.errors import Code
-from gateway.rpc.snakepit_bridge_pb2 import PingRequest
 from gateway.rpc.worker_pb2 import AwaitStopRequest, AwaitStopResponse, DescribeRequest, WorkerDescription
 from gateway.transport.base import CallFailed, Channel
 from gateway.workers.options import PoolOptions
@@ -25,10 +23,8 @@ log = structlog.get_logger("gateway.worker")
 
 DESCRIBE = "/gateway.rpc.WorkerService/Describe"
 AWAIT_STOP = "/gateway.rpc.WorkerService/AwaitStop"
-PING = "/snakepit.bridge.BridgeService/Ping"
 
-_DESCRIBE_REQUEST = DescribeRequest().SerializeToString()
-_PING_REQUEST = PingRequest(message="gateway").SerializeToString()
+DESCRIBE_REQUEST = DescribeRequest().SerializeToString()
 # What an answer may take beyond the time that the worker was given to wait.
 _ANSWER_GRACE_S = 5.0
 
@@ -55,7 +51,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a worker offers. `is_described` False: it has no WorkerService, and `tools` are names from the settings.
+    """What a worker offers. `is_described` False: it has no WorkerService; see dialect.py for what is known of it.
 
     `answer` is what it was read from: an equal answer needs no second look.
     """
@@ -69,26 +65,6 @@ class Description:
 
 # Of a worker that hasn't answered yet.
 UNKNOWN = Description(concurrency=1)
-
-
-async def describe(channel: Channel, options: PoolOptions, timeout_s: float, known: Description = UNKNOWN) -> Description:
-    """Ask the worker what it offers; `known` itself where nothing changed.
-
-    Raises:
-        CallFailed: it answers neither Describe nor Ping.
-        ValueError: it can't describe its tools and the options name none, or its answer makes no sense.
-    """
-    try:
-        answer = await channel.unary(DESCRIBE, _DESCRIBE_REQUEST, timeout_s=timeout_s)
-    except CallFailed as exc:
-        if exc.status.code is not Code.UNIMPLEMENTED:
-            raise
-    else:
-        return known if known.is_described and answer == known.answer else _described(answer, options)
-    await channel.unary(PING, _PING_REQUEST, timeout_s=timeout_s)
-    if not options.tools:
-        raise ValueError(f"the worker at {channel.address} can't describe its tools: list their names in the pool's `tools`")
-    return Description(options.concurrency, {name: Tool(name, options.name) for name in options.tools})
 
 
 async def await_stop(channel: Channel, run_id: str, timeout_s: float) -> bool:
@@ -107,7 +83,12 @@ async def await_stop(channel: Channel, run_id: str, timeout_s: float) -> bool:
         return True
 
 
-def _described(answer: bytes, options: PoolOptions) -> Description:
+def read_description(answer: bytes, options: PoolOptions) -> Description:
+    """Return what a worker's answer to Describe says.
+
+    Raises:
+        ValueError: it makes no sense, or is more than one worker may say.
+    """
     if len(answer) > ANSWER_LIMIT_BYTES:
         raise ValueError(f"its description has {len(answer)} bytes, the limit is {ANSWER_LIMIT_BYTES}")
     try:
@@ -126,12 +107,12 @@ def _described(answer: bytes, options: PoolOptions) -> Description:
             required_variables=tuple(tool.required_variables),
         )
         for tool in said.tools
-        if _is_name(options.name, tool.name)
+        if is_name(options.name, tool.name)
     }
     return Description(said.concurrency or options.concurrency, tools, said.batches, is_described=True, answer=answer)
 
 
-def _is_name(pool: str, name: str) -> bool:
+def is_name(pool: str, name: str) -> bool:
     """Whether a tool can be called by this name: it stands in paths, lists and logs."""
     if 0 < len(name) <= NAME_LIMIT and name.isprintable() and "/" not in name:
         return True

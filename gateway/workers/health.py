@@ -12,7 +12,6 @@ import contextlib
 
 from gateway.errors import Code
 from gateway.transport.base import CallFailed
-from gateway.workers.description import describe
 from gateway.workers.options import PoolOptions
 from gateway.workers.worker import Worker, WorkerState
 
@@ -31,7 +30,7 @@ async def watch(worker: Worker, options: PoolOptions) -> str:
             continue
         worker.probe_wanted.clear()
         try:
-            description = await describe(worker.channel, options, options.health_timeout_s, worker.description)
+            description = await worker.dialect.describe(worker.channel, options.health_timeout_s, worker.description)
         except (CallFailed, ValueError) as exc:
             if isinstance(exc, CallFailed) and exc.status.connection_lost:
                 worker.suspect()

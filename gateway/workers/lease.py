@@ -14,6 +14,7 @@ from gateway.call import Affinity, ToolCall
 from gateway.errors import GatewayError
 from gateway.transport.base import Metadata, StreamCall
 from gateway.value import Value
+from gateway.workers.bridgestream import BridgeStream
 from gateway.workers.toolstream import ToolSink, ToolStream
 from gateway.workers.worker import Worker
 
@@ -23,15 +24,18 @@ class LeaseRequest(Value):
     """What a request needs of a worker.
 
     `session_id` None: any worker. `affinity` None: the pool's own. `tool` None: a worker with any tools; the
-    workers of one pool of addresses need not all offer the same.
+    workers of one pool of addresses need not all offer the same. `worker_id`: that worker and no other.
     """
 
-    __slots__ = ("session_id", "affinity", "tool")  # noqa: RUF023
+    __slots__ = ("session_id", "affinity", "tool", "worker_id")  # noqa: RUF023
 
-    def __init__(self, session_id: str | None = None, affinity: Affinity | None = None, tool: str | None = None) -> None:
+    def __init__(
+        self, session_id: str | None = None, affinity: Affinity | None = None, tool: str | None = None, worker_id: str | None = None
+    ) -> None:
         self.session_id = session_id
         self.affinity = affinity
         self.tool = tool
+        self.worker_id = worker_id
 
 
 class LeaseHolder(Protocol):
@@ -76,6 +80,9 @@ class Lease:
             raise RuntimeError("a lease is for one execution")
         self._used = True
         try:
+            sessions = self._worker.dialect.sessions
+            if sessions is not None:
+                return BridgeStream(self._worker, sessions, call, run_id, timeout_s, sink, self._give_back).open(metadata)
             return ToolStream(self._worker, call, run_id, timeout_s, sink, self._give_back).open(metadata)
         except BaseException:
             self._give_back(self._worker, None)

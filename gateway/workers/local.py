@@ -24,7 +24,8 @@ import structlog
 
 from gateway.transport.base import CallFailed, Channel
 from gateway.workers.backoff import HEALTHY_S, Backoff
-from gateway.workers.description import Description, describe
+from gateway.workers.description import Description
+from gateway.workers.dialect import Dialect, Speak, Unusable
 from gateway.workers.health import reason_of, watch
 from gateway.workers.launcher import RunDirectory, StartFailed, WorkerProcess
 from gateway.workers.options import PoolOptions
@@ -44,6 +45,7 @@ class LocalSlot:
         worker_id: str,
         options: PoolOptions,
         open_channel: ChannelFactory,
+        speak: Speak,
         directory: RunDirectory,
         surge: asyncio.Lock,
         changed: Callable[[], None],
@@ -52,6 +54,7 @@ class LocalSlot:
         self.worker_id = worker_id
         self._options = options
         self._open_channel = open_channel
+        self._speak = speak
         self._directory = directory
         self._surge = surge
         self._changed = changed
@@ -120,7 +123,7 @@ class LocalSlot:
         limit = self._options.max_requests
         return Worker(
             self.worker_id,
-            trusts_json=self._options.trusts_json,
+            self._speak(self._options, self.worker_id),
             max_requests=None if limit is None else max(1, round(limit * _jitter())),
             restarts=self._restarts,
             changed=self._changed,
@@ -137,19 +140,20 @@ class LocalSlot:
         finally:
             if len(self.workers) > 1:
                 self.workers.remove(worker)
+            worker.dialect.close()
             worker.end(ending)
         say = log.info if worker.told_to_go.is_set() and not worker.stuck else log.warning
         say("worker down", worker=worker.id, reason=ending)
 
     async def _run_process(self, worker: Worker) -> str:
         """Return why the process has ended."""
-        process = WorkerProcess(worker.id, self._options, self._directory.new_name())
+        process = WorkerProcess(worker.id, self._options, self._directory.new_name(), worker.dialect.program())
         channel: Channel | None = None
         async with asyncio.TaskGroup() as tasks:
             try:
                 await process.spawn()
                 tasks.create_task(process.watch())
-                channel, description = await self._connect(process)
+                channel, description = await self._connect(process, worker.dialect)
                 worker.enter_service(channel, description)
                 log.info("worker ready", worker=worker.id, pid=process.pid, address=worker.address)
                 ending = await self._serve(worker, process)
@@ -162,13 +166,15 @@ class LocalSlot:
                         # First of all: its streams end now, not when the last output has been read.
                         await channel.aclose()
                         channel = None
+                    if channel is not None:
+                        await worker.dialect.leave(channel)
                     await process.stop()
                 finally:
                     if channel is not None:
                         await channel.aclose()
         return ending or process.epitaph()
 
-    async def _connect(self, process: WorkerProcess) -> tuple[Channel, Description]:
+    async def _connect(self, process: WorkerProcess, dialect: Dialect) -> tuple[Channel, Description]:
         """Wait for the ready file, then for the first answer.
 
         Raises:
@@ -180,9 +186,9 @@ class LocalSlot:
         try:
             while True:
                 try:
-                    return channel, await describe(channel, self._options, max(deadline - loop.time(), 0.1))
+                    return channel, await dialect.describe(channel, max(deadline - loop.time(), 0.1))
                 except (CallFailed, ValueError) as exc:
-                    if loop.time() > deadline or process.exited.is_set():
+                    if loop.time() > deadline or process.exited.is_set() or isinstance(exc, Unusable):
                         raise StartFailed(process.with_tail(f"worker {self.worker_id} does not answer: {reason_of(exc)}")) from exc
                 await asyncio.sleep(_RETRY_S)
         except BaseException:
@@ -206,6 +212,8 @@ class LocalSlot:
         await worker.told_to_go.wait()
         if not worker.stuck:
             await worker.quiet.wait()
+            if worker.threads_lost:
+                return f"worker {worker.id} was replaced: {worker.threads_lost} calls that were broken off may each have cost it a thread"
             return f"worker {worker.id} was recycled"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.drain_timeout_s):

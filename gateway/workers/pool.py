@@ -21,6 +21,7 @@ from gateway.errors import GatewayError
 from gateway.telemetry.tally import OTHER, STOP_BOUNDS_S, STOP_CAUSES, Histogram
 from gateway.workers.address import AddressSlot
 from gateway.workers.description import Tool, await_stop
+from gateway.workers.dialect import Speak, WorkerDialect
 from gateway.workers.dispatch import Dispatcher, Scheduler, Ticket
 from gateway.workers.launcher import RunDirectory
 from gateway.workers.lease import Lease, LeaseHolder, LeaseRequest
@@ -34,8 +35,10 @@ log = structlog.get_logger("gateway.pool")
 class Pool:
     """One pool. Its workers live while `run` runs; leases may be asked for before, and wait."""
 
-    def __init__(self, options: PoolOptions, open_channel: ChannelFactory, scheduler: Scheduler | None = None) -> None:
-        """`open_channel(address)` connects to a worker. `scheduler` None: the running event loop."""
+    def __init__(
+        self, options: PoolOptions, open_channel: ChannelFactory, scheduler: Scheduler | None = None, *, speak: Speak = WorkerDialect
+    ) -> None:
+        """`open_channel(address)` connects to a worker, `speak` says how it is spoken to. `scheduler` None: the running event loop."""
         self.name = options.name
         self.kind = options.kind
         self._options = options
@@ -51,13 +54,15 @@ class Pool:
         # Says why a run's call was ended, one of STOP_CAUSES; set by who knows runs.
         self.cause_of: Callable[[str], str] = lambda run_id: OTHER
         self._open_channel = open_channel
+        self._speak = speak
+        self._silence = speak(options, self.name).silence
         self._surge = asyncio.Lock()
         self._slots: list[LocalSlot | AddressSlot] = []
-        if options.kind == "local":
+        if options.starts_processes:
             self._grow()
         else:
             self._slots = [
-                AddressSlot(f"{self.name}-{number}", address, options, open_channel, self._changed)
+                AddressSlot(f"{self.name}-{number}", address, options, open_channel, speak, self._changed)
                 for number, address in enumerate(options.addresses, start=1)
             ]
         self._dispatcher.workers = self._workers()
@@ -94,6 +99,16 @@ class Pool:
         """What a session's tie is worth where a request says nothing."""
         return self._options.affinity
 
+    @property
+    def idle_timeout_s(self) -> float | None:
+        """The longest silence of a streaming call that names no limit of its own."""
+        return self._options.idle_timeout_s
+
+    @property
+    def silence(self) -> str:
+        """What a silence of its workers may mean, in words for who has waited in vain; empty: nothing in particular."""
+        return self._silence
+
     def tie_session(self, session_id: str, worker_id: str) -> None:
         """Tie a session to a worker that it is said to have; a worker that isn't here ties nothing, nor does one where the session
         has a worker: that may be a process before this one of the same name, which strict affinity must not take for it."""
@@ -104,8 +119,10 @@ class Pool:
                 self._dispatcher.sessions.remember(session_id, worker)
 
     def forget_session(self, session_id: str) -> None:
-        """Untie a session from its worker."""
+        """Untie a session from its worker: it is over."""
         self._dispatcher.sessions.forget(session_id)
+        for worker in self._workers():
+            worker.dialect.forget_session(session_id)
 
     async def run(self) -> None:
         """Keep the workers alive until cancelled, then stop them; every lease and queued request ends with that."""
@@ -125,8 +142,9 @@ class Pool:
     def renew(self, options: PoolOptions) -> list[Worker]:
         """Go on with other options, or with new processes of the same ones; return the workers in service that are replaced.
 
-        For a local pool that runs. Each worker's successor starts first, one after the other, and the old one goes when its streams
-        have ended; where a successor does not come up, the old one stays and it is tried again. Slots beyond `size` end with their streams.
+        For a pool that runs and starts its own processes. Each worker's successor starts first, one after the other, and the old one
+        goes when its streams have ended; where a successor does not come up, the old one stays and it is tried again. Slots beyond
+        `size` end with their streams.
         """
         self._options = options
         self._dispatcher.change(options)
@@ -141,14 +159,14 @@ class Pool:
         return replaced
 
     def _grow(self) -> list[LocalSlot]:
-        """Add the slots that a local pool lacks, and return them."""
+        """Add the slots that a pool of processes lacks, and return them."""
         options = self._options
         there = [slot for slot in self._slots if isinstance(slot, LocalSlot)]
         taken = {slot.worker_id for slot in there}
         names = (name for number in itertools.count(1) if (name := f"{self.name}-{number}") not in taken)
         lacking = options.size - sum(not slot.retired for slot in there)
         added = [
-            LocalSlot(name, options, self._open_channel, self._directory, self._surge, self._changed)
+            LocalSlot(name, options, self._open_channel, self._speak, self._directory, self._surge, self._changed)
             for name in itertools.islice(names, max(0, lacking))
         ]
         self._slots += added
@@ -214,7 +232,7 @@ class Pool:
 
     def _unsettled(self, worker: Worker, run_id: str) -> bool:
         """See to a run that may not have stopped; False where nobody can say whether it has."""
-        if self._tasks is None or worker.ended.is_set() or not worker.description.is_described:
+        if self._tasks is None or worker.ended.is_set() or not worker.tells_stops:
             return False
         self._tasks.create_task(self._settle(worker, run_id))
         return True
@@ -228,7 +246,7 @@ class Pool:
             self._stuck += 1
             worker.mark_stuck()
             log.error("cancelled tool did not stop", worker=worker.id, run=run_id, waited_s=timeout_s)
-            if self.kind == "local":
+            if self._options.starts_processes:
                 worker.replace()  # the place goes with the process
                 return
             while not await await_stop(worker.channel, run_id, timeout_s):

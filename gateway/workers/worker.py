@@ -21,6 +21,7 @@ from typing import Any
 from gateway.call import ToolCall
 from gateway.transport.base import Channel
 from gateway.workers.description import UNKNOWN, Description
+from gateway.workers.dialect import Dialect
 
 
 class WorkerState(StrEnum):
@@ -37,8 +38,8 @@ class Worker:
     def __init__(
         self,
         worker_id: str,
+        dialect: Dialect,
         *,
-        trusts_json: bool | None = True,
         max_requests: int | None = None,
         restarts: int = 0,
         address: str = "",
@@ -47,14 +48,18 @@ class Worker:
         self.id = worker_id
         self.address = address
         self.restarts = restarts
-        # None: as its description says; see PoolOptions.payload.
-        self._trusts_json = trusts_json
+        # How it is spoken to.
+        self.dialect = dialect
         self.description: Description = UNKNOWN
+        # Its chunks are passed on unchecked.
+        self.trusts_json = False
         # Why it isn't in service; None while it is. The first line is for anyone, the others (the last lines that the
         # process printed) for the log and /readyz.
         self.failure: str | None = None
         # Cancelled tools that didn't stop in time; each keeps its place.
         self.stuck = 0
+        # Threads that it may have lost with calls that were broken off (see lull.py).
+        self.threads_lost = 0
         self.in_flight = 0
         # Executions started in all.
         self.served = 0
@@ -109,11 +114,6 @@ class Worker:
         return self.description.batches
 
     @property
-    def trusts_json(self) -> bool:
-        """Its chunks are passed on unchecked."""
-        return self.description.is_described if self._trusts_json is None else self._trusts_json
-
-    @property
     def free(self) -> int:
         """Places that can be given away now; 0 unless it is ready."""
         return self.concurrency - self.in_flight if self._state is WorkerState.READY else 0
@@ -121,11 +121,24 @@ class Worker:
     def offers(self, tool: str | None) -> bool:
         return tool is None or tool in self.description.tools
 
+    @property
+    def stall_limit_bytes(self) -> int | None:
+        """None: its calls may be paused; else how much is taken that nobody reads."""
+        return self.dialect.stall_limit_bytes
+
+    @property
+    def breaks_when_stalled(self) -> bool:
+        """Whether its calls must always be read, and be ended in a lull alone."""
+        return self.dialect.stall_limit_bytes is not None
+
+    @property
+    def tells_stops(self) -> bool:
+        """Whether it can be asked if a cancelled tool has really stopped."""
+        return self.dialect.tells_stops(self.description)
+
     def session_id_for(self, call: ToolCall) -> str:
-        """The session id to send. A worker of Snakepit's keeps a heartbeat loop for each id it has seen: it gets one for good."""
-        if self.description.is_described:
-            return call.session_id or ""
-        return f"gateway_{self.id}"
+        """The session id to send."""
+        return self.dialect.session_id(call, self.description)
 
     # Places, taken and returned by the dispatcher.
 
@@ -146,14 +159,14 @@ class Worker:
     def enter_service(self, channel: Channel, description: Description) -> None:
         self._channel = channel
         self.address = self.address or channel.address
-        self.description = description
+        self._take_over(description)
         self.failure = None
         self.settled.set()
         self._move(WorkerState.READY)
 
     def describe(self, description: Description) -> None:
         """Take a new description: another program answers at the same address."""
-        self.description = description
+        self._take_over(description)
         self._changed()
 
     def recover(self) -> None:
@@ -176,6 +189,13 @@ class Worker:
 
     def unmark_stuck(self) -> None:
         self.stuck -= 1
+
+    def lost_thread(self) -> None:
+        """Count a thread that it may have lost for good; replaced when it can lose no more, where it is a process of ours."""
+        self.threads_lost += 1
+        limit = self.dialect.spare_threads
+        if limit is not None and self.threads_lost >= limit:
+            self.replace()
 
     def replace(self) -> None:
         """Have it replaced: no more work, a successor now, the end when its streams have ended."""
@@ -217,6 +237,10 @@ class Worker:
         if self.failure is not None:
             entry["error"] = self.failure.partition("\n")[0]
         return entry
+
+    def _take_over(self, description: Description) -> None:
+        self.description = description
+        self.trusts_json = self.dialect.trusts_json(description)
 
     def _check_quiet(self) -> None:
         if self.in_flight <= self.stuck:

@@ -14,8 +14,10 @@ from gateway.events import ChunkAttributes
 from gateway.rpc.worker_pb2 import AwaitStopRequest, AwaitStopResponse, ToolDescription, WorkerDescription
 from gateway.transport import open_transport
 from gateway.transport.base import CallFailed, CallStatus, Channel, Metadata, StreamSink
-from gateway.workers.description import AWAIT_STOP, DESCRIBE, PING, Description, Tool
+from gateway.workers.description import AWAIT_STOP, DESCRIBE, Description, Tool
+from gateway.workers.dialect import PING, WorkerDialect
 from gateway.workers.lease import Lease
+from gateway.workers.options import PoolOptions
 from gateway.workers.toolstream import ToolEnd
 from gateway.workers.worker import Worker
 
@@ -176,6 +178,12 @@ class Sink:
         return end
 
 
+def starting_worker(worker_id: str = "p-1", *, trusts_json: bool = True, **options: Any) -> Worker:
+    """A worker that has not answered yet."""
+    pool = PoolOptions("p", adapter="a:A", payload="json" if trusts_json else "auto")
+    return Worker(worker_id, WorkerDialect(pool, worker_id), **options)
+
+
 def ready_worker(
     worker_id: str = "p-1",
     *tools: str,
@@ -183,10 +191,11 @@ def ready_worker(
     channel: FakeChannel | None = None,
     batches: bool = True,
     described: bool = True,
+    trusts_json: bool = True,
     **options: Any,
 ) -> Worker:
     """A worker in service, without a process."""
-    worker = Worker(worker_id, **options)
+    worker = starting_worker(worker_id, trusts_json=trusts_json, **options)
     offered = {name: Tool(name, "p") for name in tools}
     worker.enter_service(channel or FakeChannel(), Description(concurrency, offered, batches, is_described=described))
     return worker

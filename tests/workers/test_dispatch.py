@@ -9,7 +9,7 @@ from gateway.workers.dispatch import Dispatcher, Ticket
 from gateway.workers.lease import Lease, LeaseRequest
 from gateway.workers.options import PoolOptions
 from gateway.workers.worker import Worker
-from tests.workers.conftest import FakeChannel, Holder, ManualClock, Sink, ready_worker
+from tests.workers.conftest import FakeChannel, Holder, ManualClock, Sink, ready_worker, starting_worker
 
 ANY = LeaseRequest()
 
@@ -58,8 +58,17 @@ def test_choose_skips_full_and_unready_workers_and_those_without_the_tool() -> N
     full, draining, other = ready_worker("p-1", "t"), ready_worker("p-2", "t"), ready_worker("p-3", "u")
     full.take(1)
     draining.drain()
-    assert choose([full, draining, other, Worker("p-4")], "t", Affinity.HINT, None) is None
+    assert choose([full, draining, other, starting_worker("p-4")], "t", Affinity.HINT, None) is None
     assert choose([full, draining, other], "u", Affinity.HINT, None) is other
+
+
+@pytest.mark.parametrize("affinity", list(Affinity))
+def test_choose_takes_the_worker_that_is_named_and_no_other(affinity: Affinity) -> None:
+    idle, named = ready_worker("p-1"), ready_worker("p-2")
+    assert choose([idle, named], None, affinity, idle, "p-2") is named
+    named.take(1)
+    assert choose([idle, named], None, affinity, None, "p-2") is None
+    assert choose([idle, named], None, affinity, idle, "p-3") is None
 
 
 @pytest.mark.parametrize("affinity", list(Affinity))
@@ -182,7 +191,7 @@ def test_queue_time_out_refuses_and_leaves_no_timer(clock: ManualClock) -> None:
 
 
 def test_queue_time_out_without_any_worker_says_why(clock: ManualClock) -> None:
-    worker = Worker("p-1")
+    worker = starting_worker("p-1")
     worker.end("worker p-1 exited with code 1\nsecret traceback")
     dispatcher = make(clock, worker)
     holder = Holder()

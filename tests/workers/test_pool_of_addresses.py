@@ -12,7 +12,8 @@ from gateway.call import ToolCall
 from gateway.errors import Code, GatewayError
 from gateway.transport.base import CallStatus
 from gateway.workers.catalog import Catalog
-from gateway.workers.description import DESCRIBE, PING
+from gateway.workers.description import DESCRIBE
+from gateway.workers.dialect import PING
 from gateway.workers.lease import Lease, LeaseRequest
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
