@@ -77,7 +77,7 @@ class Dialect:
         """Hear that a caller's session is over."""
 
     async def leave(self, channel: Channel) -> None:
-        """Say goodbye on a connection that is about to be closed, in a second at most; never raises but for a cancellation."""
+        """Say goodbye to a worker that goes on without us, in a second at most; never raises but for a cancellation."""
 
     def close(self) -> None:
         """Forget the worker: it has ended, or is not spoken to any more. Idempotent."""

@@ -120,9 +120,9 @@ class SnakepitDialect(Dialect):
             if status.connection_lost or status.code in (Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE):
                 raise
             error = tool_failed(status.code, status.message)
-            # Not all versions of the threaded server say an error's type.
-            is_as_meant = status.code is Code.INTERNAL and error.error_type is None and session.tools is not None
-            return None if is_as_meant or error.error_type == _UNDECODABLE else error
+            # Not all versions of the threaded server say an error's type; and INVALID_ARGUMENT is what it is.
+            is_as_meant = status.code is Code.INVALID_ARGUMENT or (status.code is Code.INTERNAL and error.error_type is None)
+            return None if error.error_type == _UNDECODABLE or (is_as_meant and session.tools is not None) else error
         return None
 
     def _read(self, session: HostSession, failure: ToolFailed | None) -> Description:
@@ -132,7 +132,7 @@ class SnakepitDialect(Dialect):
         if failure is not None:
             said = f"{failure.error_type}: {failure.detail}" if failure.error_type else failure.detail
             if not options.tools:
-                raise Unusable(f"its adapter can't be used: {said[:1000]}")
+                raise Unusable(f"its adapter failed: {said[:1000]}")
             log.warning("a worker's first call failed", worker=self.worker_id, reason=said[:1000])
         if not tools and not options.tools:
             raise Unusable(f"{_why_none(session)}: list their names in the pool's `tools`")

@@ -95,6 +95,14 @@ class Unregistered:
         return numbers()
 
 
+class Misnamed(Base):
+    """Registers a name that no registry takes."""
+
+    def register_with_session(self, session_id: str, host: Any) -> list[str]:
+        host.RegisterTools(pb.RegisterToolsRequest(session_id=session_id, tools=[pb.ToolRegistration(name="no/slash")]))
+        return []
+
+
 class Broken(Base):
     """Can't be initialised."""
 

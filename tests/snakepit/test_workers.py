@@ -85,8 +85,10 @@ class TestStart:
     @pytest.mark.parametrize(
         ("adapter", "reason"),
         [
-            ("Unregistered", "its adapter registers no tools (it has no register_with_session, or another host): list their names"),
-            ("Broken", "its adapter can't be used: RuntimeError: the weights are missing"),
+            ("Unregistered", "worker snakepit-1 can't be used: its adapter registers no tools (it has no register_with_session, or "),
+            ("Unregistered", "another host): list their names in the pool's `tools`"),
+            ("Broken", "its adapter failed: RuntimeError: the weights are missing"),
+            ("Misnamed", "the registration of its tools was refused ({:invalid_tool_name, "),
             ("Missing", "exited with code 1 before it was ready"),
         ],
     )
