@@ -67,7 +67,7 @@ def main() -> int:
                 for target in targets:
                     if case.takes(target):
                         console.print(f"{repeat + 1}/{options.repeats} {case.name}: {target.name}", highlight=False)
-                        record.measurements.append(_measure(case, target, repeat, cores, folder))
+                        record.measurements.append(_measure(case, case.played_by(target), repeat, cores, folder))
     _publish(record, options, console)
     return 1 if any(measured.failure and measured.target == ours.name for measured in record.measurements) else 0
 
@@ -113,7 +113,7 @@ def _publish(record: Record, options: argparse.Namespace, console: Console) -> N
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--cases", default="all", help="comma-separated: one, many, big, paced, short, idle, cancel, stall, ws, shared, tool; all"
+        "--cases", default="all", help="comma-separated: one, many, big, paced, short, idle, cancel, stall, ws, shared, rpc, tool; all"
     )
     parser.add_argument("--repeats", type=int, default=3, help="how often each case is run; the table shows medians")
     parser.add_argument("--peers", default="envoy,naive", help="comma-separated: interpreted, envoy, naive; none")

@@ -140,10 +140,14 @@ class Gateway:
     @contextlib.contextmanager
     def serving_pool(self, stand: Stand, pool: str, *, log_url: str = "memory://") -> Iterator[Served]:
         """Run it with a pool of these settings, lines of TOML, and its runs' log at this URL."""
+        with self.serving_upstream(stand, f'[[pools]]\nname = "default"\n{pool}', log_url=log_url) as served:
+            yield served
+
+    @contextlib.contextmanager
+    def serving_upstream(self, stand: Stand, upstream: str, *, log_url: str = "memory://") -> Iterator[Served]:
+        """Run it with this section on what is behind it, and its runs' log at this URL."""
         config = stand.folder / "gateway.toml"
-        config.write_text(
-            f'[server]\ngrpc_address = ""\n[log]\nlevel = "warning"\n[runlog]\nurl = "{log_url}"\n[[pools]]\nname = "default"\n{pool}\n'
-        )
+        config.write_text(f'[server]\ngrpc_address = ""\n[log]\nlevel = "warning"\n[runlog]\nurl = "{log_url}"\n{upstream}\n')
         port = free_port()
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), "--port", str(port)]
         env = {"GATEWAY_TRANSPORT": self.transport} if self.transport else {}

@@ -7,12 +7,10 @@ runs are drained first, then the gRPC listener, the pools and the transports, ea
 from __future__ import annotations
 
 import asyncio
-import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -24,17 +22,19 @@ from gateway.bridge.server import BridgeServer
 from gateway.bridge.service import BridgeService
 from gateway.certificates import CertificatesNotUsable
 from gateway.configured import (
+    all_tls,
     certificates,
     connection_limits,
     exposure,
     hub_limits,
     quota_limits,
+    shared_runs,
     tracing,
-    worker_tls,
 )
 from gateway.drain import Drain
 from gateway.endpoints import (
     admin,
+    annotated,
     asyncapi,
     background,
     call,
@@ -46,6 +46,8 @@ from gateway.endpoints import (
     openapi,
     probe,
     problem,
+    rpc,
+    rpccatalogue,
     runs,
     sessions,
     signin,
@@ -55,11 +57,13 @@ from gateway.endpoints import (
     websocket,
 )
 from gateway.endpoints.duplex import SocketSettings
+from gateway.endpoints.endpoint import RPC
 from gateway.endpoints.express import ExpressApp
 from gateway.endpoints.gauges import Gauges
 from gateway.endpoints.options import OptionLimits
 from gateway.endpoints.requests import CallReader, RequestLimits
 from gateway.endpoints.response import StreamTiming
+from gateway.endpoints.rpcrequests import RpcReader
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.endpoints.visit import AccessLog
@@ -68,6 +72,8 @@ from gateway.pools import Pools
 from gateway.runs.hub import Hub
 from gateway.runs.journal import RunLines
 from gateway.runs.quotas import Quotas
+from gateway.services.options import ServiceOptions
+from gateway.services.pool import ServicePool
 from gateway.sessions import Sessions
 from gateway.settings import (
     LimitSettings,
@@ -80,13 +86,9 @@ from gateway.telemetry.tally import ResponseTally, RunTally
 from gateway.transport import Transport, open_transport
 from gateway.transport.base import Channel
 from gateway.transport.tls import TlsOptions
-from gateway.workers.catalog import Catalog
+from gateway.workers.catalog import Catalog, Tool
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
-
-if TYPE_CHECKING:
-    # Need the extras `redis` and `otel`.
-    from gateway.runs.shared import SharedRuns
 
 _log = structlog.get_logger("gateway")
 
@@ -100,7 +102,7 @@ class Gateway:
         self.hosting = Hosting(settings)
         self.pool_options = self.hosting.pools(settings)
         # How the workers of each pool are spoken to, by its name.
-        self._worker_tls = {pool.name: worker_tls(pool) for pool in settings.pools}
+        self._worker_tls = all_tls(settings)
         self._pools = Pools(self.pool_options, self._make_pool)
         self.pools: Mapping[str, Pool] = self._pools.serving
         self.catalog = Catalog(self.pools.values())
@@ -110,7 +112,7 @@ class Gateway:
         journal = RunLines(every=settings.log.runs == "all")
         self.hub = Hub(self.catalog, self.pools, hub_limits(settings), self.tally, tracer=self.tracing, journal=journal)
         self._limit_callers(settings.limits)
-        self.shared = self._shared_runs(settings)
+        self.shared = shared_runs(settings, self.hub)
         self.hub.others = self.shared
         self.hub.memory.limit_bytes = server.memory_limit_bytes
         if self.shared is not None:
@@ -188,7 +190,7 @@ class Gateway:
         Raises:
             SettingsError: a file for the TLS towards a worker can't be used; nothing was changed.
         """
-        before, self._worker_tls = self._worker_tls, {pool.name: worker_tls(pool) for pool in settings.pools}
+        before, self._worker_tls = self._worker_tls, all_tls(settings)
         spoken_to_otherwise = {name for name, tls in self._worker_tls.items() if name in before and before[name] != tls}
         return self._change_pools(self.hosting.pools(settings), spoken_to_otherwise)
 
@@ -198,39 +200,14 @@ class Gateway:
 
     def _make_pool(self, options: PoolOptions) -> Pool:
         connect = partial(self._connect, tls=self._worker_tls.get(options.name))
-        pool = Pool(options, connect, speak=self.hosting.speak(options))
+        pool: Pool
+        if isinstance(options, ServiceOptions):
+            pool = ServicePool(options, connect)
+        else:
+            pool = Pool(options, connect, speak=self.hosting.speak(options))
         # The hub is made of the first pools.
         pool.cause_of = lambda run_id: self.hub.cause_of(run_id)
         return pool
-
-    def _shared_runs(self, settings: Settings) -> SharedRuns | None:
-        """Return what knows the other gateways; None where the log is in this process.
-
-        Raises:
-            SettingsError: the URL can't be used, or the package for it is missing.
-        """
-        runlog = settings.runlog
-        if runlog.url == "memory://":
-            return None
-        try:
-            from gateway.runlog.shared.options import SharedLogOptions
-            from gateway.runs.shared import SharedRuns
-        except ImportError as exc:
-            raise SettingsError(f"runlog.url: a shared log needs the extra `redis`: pip install 'snakepit-gateway[redis]' ({exc})") from exc
-        options = SharedLogOptions(
-            prefix=runlog.prefix,
-            lease_ttl_s=runlog.lease_ttl_s,
-            lease_interval_s=runlog.lease_ttl_s / 5,
-            queue_limit_bytes=runlog.queue_limit_bytes,
-            run_limit_bytes=runlog.run_limit_bytes,
-            run_limit_entries=runlog.run_limit_chunks,
-            ttl_s=runlog.ttl_s,
-        )
-        gateway_id = f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}"
-        try:
-            return SharedRuns(self.hub, runlog.url, gateway_id, options, session_ttl_s=settings.sessions.ttl_s)
-        except ValueError as exc:
-            raise SettingsError(f"runlog.url: {exc}") from exc
 
     def _limit_callers(self, settings: LimitSettings) -> None:
         limits = quota_limits(settings)
@@ -298,16 +275,25 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         debug=server.debug,
     )
     stream_tool, call_tool = stream.endpoint(reader, responses), call.endpoint(reader, responses)
-    app.express = {"stream": stream_tool, "call": call_tool}
-    app.exposure = exposure(server)
+    rpcs = rpc.RpcResponses(RpcReader(reader), responses)
+    call_rpc = rpc.endpoint(rpcs)
+    app.express = {"stream": stream_tool, "call": call_tool, RPC: call_rpc}
+    app.exposure = exposure(gateway.settings)
     app.on_error = partial(problem.respond, debug=server.debug)
     app.on_socket_refused = websocket.refuse
     access = gateway.access
     admission = None if access is None else access.admission(gateway.hub)
     check = None if admission is None else admission.check_first_frame
+
+    def offered() -> list[Tool]:
+        return [*gateway.catalog.list(), *gateway.catalog.methods()]
+
+    build = openapi.build if access is None else openapi.build_secured
     routers: tuple[APIRouter, ...] = (
         stream.router(stream_tool),
         call.router(call_tool),
+        rpccatalogue.router(gateway.catalog),
+        rpc.router(call_rpc),
         tools.router(gateway.catalog),
         background.router(reader, responses),
         runs.router(gateway.hub, reader, responses),
@@ -315,7 +301,7 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
         admin.router(gateway.hub),
         health.router(gateway.hub),
         docs.router(),
-        itemschemas.router(gateway.catalog.list, partial(openapi.build if access is None else openapi.build_secured, app)),
+        itemschemas.router(offered, lambda some: build(app, some, annotated_routes.routes())),
         asyncapi.router(gateway.catalog.list),
         websocket.router(reader, socket_settings, gateway.sockets, check),
         console.router(),
@@ -334,7 +320,11 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     for router in routers:
         app.include_router(router)
     describe = openapi.install if access is None else openapi.install_secured
-    describe(app, gateway.catalog.list)
+    describe(app, offered, lambda: annotated_routes.routes())
+    annotated_routes = annotated.AnnotatedRoutes(gateway.catalog, annotated.own_templates((*routers, app.router)))
+    annotated.install(app, annotated_routes, rpcs)
+    if refused := annotated_routes.look():
+        raise SettingsError("; ".join(refused))
     return app
 
 

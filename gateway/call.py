@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final
 
 from gateway.caller import ANONYMOUS, Caller
 from gateway.correlation import UNCORRELATED, Correlation, Trace
@@ -27,6 +27,60 @@ class Affinity(StrEnum):
     STRICT_FAIL_FAST = "strict_fail_fast"
 
 
+def is_rpc(tool: str) -> bool:
+    """Return whether a name is that of a gRPC service's method, `package.Service/Method`; no tool's name has a slash."""
+    return "/" in tool
+
+
+class AnswerCodec(Protocol):
+    """What makes JSON of a method's answers: of all of each (codec/protojson), or of a part (services/binding.py)."""
+
+    def to_json(self, message: bytes) -> bytes:
+        """Return a message from the wire as JSON text.
+
+        Raises:
+            GatewayError: `unreadable-answer`.
+        """
+
+    def to_json_all(self, messages: Sequence[bytes]) -> list[bytes]:
+        """Return a batch of messages as JSON texts, in order. Raises as `to_json` does."""
+
+
+class MessageFeed(Protocol):
+    """What a call with many request messages is given them by (services/feed.py)."""
+
+    def attach(self, call: Any) -> None:
+        """Give the call, a transport's DuplexCall, what there is and all that comes."""
+
+    def sendable(self) -> None:
+        """Hear that the call has room for more."""
+
+    def close(self) -> None:
+        """Hear that the call is over."""
+
+
+@final
+class RpcRequest(Value):
+    """What a call of a gRPC service's method sends: its request message as it goes on the wire, and metadata.
+
+    `answers` makes JSON of what comes; None: the method's own. With a `feed` there is no `message`: they come one by one.
+    """
+
+    __slots__ = ("message", "metadata", "answers", "feed")  # noqa: RUF023
+
+    def __init__(
+        self,
+        message: bytes,
+        metadata: Sequence[tuple[str, str]] = (),
+        answers: AnswerCodec | None = None,
+        feed: MessageFeed | None = None,
+    ) -> None:
+        self.message = message
+        self.metadata = metadata
+        self.answers = answers
+        self.feed = feed
+
+
 @final
 class ToolCall(Value):
     """A tool, its checked arguments, and where and how long it may run.
@@ -34,6 +88,7 @@ class ToolCall(Value):
     `arguments` holds JSON values; `binary` raw bytes that replace an argument of the same name. `timeout_s` is
     the budget of the whole run, queue included. `metadata` reaches the adapter as its session context's
     `request_metadata`. `pool` and `affinity` None: the tool's pool and that pool's own setting. `worker_id`: only on that worker.
+    `rpc`: the tool is a gRPC service's method, and this is what is sent; None: `arguments` are, once they are made a message.
     `caller` is who asked, `correlation` what ties the run to other systems' records; `trace` hears what becomes of it, None: nobody does.
     """
 
@@ -47,6 +102,7 @@ class ToolCall(Value):
         "affinity",
         "metadata",
         "binary",
+        "rpc",
         "caller",
         "correlation",
         "trace",
@@ -64,6 +120,7 @@ class ToolCall(Value):
         affinity: Affinity | None = None,
         metadata: Mapping[str, str] = NOTHING,
         binary: Mapping[str, bytes] = NOTHING,
+        rpc: RpcRequest | None = None,
         caller: Caller = ANONYMOUS,
         correlation: Correlation = UNCORRELATED,
         trace: Trace | None = None,
@@ -78,6 +135,7 @@ class ToolCall(Value):
         self.affinity = affinity
         self.metadata = metadata
         self.binary = binary
+        self.rpc = rpc
         self.caller = caller
         self.correlation = correlation
         self.trace = trace

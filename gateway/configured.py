@@ -6,6 +6,8 @@ What can't be used is a SettingsError that names the setting.
 from __future__ import annotations
 
 import os
+import secrets
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,14 +22,18 @@ from gateway.endpoints.exposure import Exposure
 from gateway.endpoints.hosts import LOOPBACK_HOSTS, HostRule
 from gateway.endpoints.origin import OriginRule
 from gateway.guard import ConnectionLimits
-from gateway.runs.hub import HubLimits
+from gateway.runs.hub import Hub, HubLimits
 from gateway.runs.policy import RunLimits
 from gateway.runs.quotas import CallerLimits, QuotaLimits
+from gateway.services.descriptors import DescriptorError, read_descriptor_set
+from gateway.services.directory import Directory
+from gateway.services.options import ServiceOptions
 from gateway.settings import (
     CallerLimitSettings,
     LimitSettings,
     PoolSettings,
     ServerSettings,
+    ServiceSettings,
     Settings,
     SettingsError,
     TracingSettings,
@@ -40,7 +46,8 @@ from gateway.workers.options import PoolOptions
 from gateway.workers.program import max_workers
 
 if TYPE_CHECKING:
-    # Needs the extra `otel`.
+    # Need the extras `redis` and `otel`.
+    from gateway.runs.shared import SharedRuns
     from gateway.telemetry.tracing import Tracing
 
 _log = structlog.get_logger("gateway")
@@ -87,14 +94,21 @@ def demo_adapter() -> Path:
 
 
 def pools_of(settings: Settings) -> tuple[PoolSettings, ...]:
-    """Return the pools of the settings; without any, the demo tools' pool."""
-    return settings.pools or (PoolSettings(adapter=str(demo_adapter()), size=4),)
+    """Return the pools of the settings; without any, and without a service, the demo tools' pool."""
+    if settings.pools or settings.services:
+        return settings.pools
+    return (PoolSettings(adapter=str(demo_adapter()), size=4),)
 
 
 def configured_pools(settings: Settings, host_tools_address: str | None = None) -> list[PoolOptions]:
-    """Return what the pools are told; `host_tools_address`: see PoolOptions."""
+    """Return what the pools are told, those of the services behind all others; `host_tools_address`: see PoolOptions.
+
+    Raises:
+        SettingsError: a service's descriptor set can't be used.
+    """
     options = [pool_options(pool, settings.transport) for pool in pools_of(settings)]
-    return [replace(pool, host_tools_address=host_tools_address) if pool.kind == "local" else pool for pool in options]
+    workers = [replace(pool, host_tools_address=host_tools_address) if pool.kind == "local" else pool for pool in options]
+    return [*workers, *map(service_options, settings.services)]
 
 
 def pool_options(pool: PoolSettings, transport: TransportKind = "lane") -> PoolOptions:
@@ -112,7 +126,44 @@ def pool_options(pool: PoolSettings, transport: TransportKind = "lane") -> PoolO
     return options
 
 
-def worker_tls(pool: PoolSettings) -> TlsOptions | None:
+def service_options(service: ServiceSettings) -> ServiceOptions:
+    """Return what a service's pool is told, from its settings.
+
+    Raises:
+        SettingsError: its descriptor set can't be used.
+    """
+    values = service.model_dump(exclude={"name", "address", "tls", "descriptor_set", "services", "headers_in", "headers_out"})
+    services = service.services or None
+    directory = None
+    if service.descriptor_set is not None:
+        try:
+            directory = Directory(read_descriptor_set(service.descriptor_set.read_bytes()), services)
+        except (OSError, DescriptorError) as exc:
+            raise SettingsError(f"service {service.pool!r}: descriptor_set: {exc}") from exc
+    return ServiceOptions(
+        name=service.pool,
+        kind="rpc",
+        addresses=(service.address,),
+        directory=directory,
+        fingerprint="" if directory is None else directory.fingerprint,
+        services=services,
+        headers_in=frozenset(service.headers_in),
+        headers_out=frozenset(service.headers_out),
+        **values,
+    )
+
+
+def all_tls(settings: Settings) -> dict[str, TlsOptions | None]:
+    """Return how the workers of each pool and each service are spoken to, by its name.
+
+    Raises:
+        SettingsError: a file can't be used.
+    """
+    pools = {pool.name: worker_tls(pool) for pool in settings.pools}
+    return pools | {service.pool: worker_tls(service) for service in settings.services}
+
+
+def worker_tls(pool: PoolSettings | ServiceSettings) -> TlsOptions | None:
     """Return how a pool's workers are spoken to; None: without TLS.
 
     Raises:
@@ -125,7 +176,8 @@ def worker_tls(pool: PoolSettings) -> TlsOptions | None:
     try:
         options.ssl_context()
     except OSError as exc:
-        raise SettingsError(f"pool {pool.name!r}: tls: {exc}") from exc
+        what = f"service {pool.pool!r}" if isinstance(pool, ServiceSettings) else f"pool {pool.name!r}"
+        raise SettingsError(f"{what}: tls: {exc}") from exc
     return options
 
 
@@ -159,14 +211,22 @@ def certificates(server: ServerSettings) -> tuple[Certificates | None, Certifica
     return http, grpc if server.grpc_tls else None
 
 
-def exposure(server: ServerSettings) -> Exposure:
-    """Return to whom the server shows itself: on loopback only to those who call it by a name of loopback, unless more are named."""
+def exposure(settings: Settings) -> Exposure:
+    """Return to whom the server shows itself: on loopback only to those who call it by a name of loopback, unless more are named.
+
+    Pages of other origins may read what services' metadata become as headers.
+    """
+    server = settings.server
+    exposed = {name for service in settings.services for name in service.headers_out}
     hosts = server.allowed_hosts
     if not is_public(server.host):
         hosts = (*LOOPBACK_HOSTS, f"[{server.host}]" if ":" in server.host else server.host, *hosts)
     origins = server.allowed_origins
     return Exposure(
-        HostRule(hosts), OriginRule(origins), Cors(origins, credentials=server.allowed_credentials), TrustedProxies(server.trusted_proxies)
+        HostRule(hosts),
+        OriginRule(origins),
+        Cors(origins, credentials=server.allowed_credentials, exposed=exposed),
+        TrustedProxies(server.trusted_proxies),
     )
 
 
@@ -191,3 +251,33 @@ def tracing(settings: TracingSettings) -> Tracing | None:
         _log.warning("runs are not traced", reason=missing)
         return None
     return Tracing(otlp(settings.endpoint), version=__version__, service_name=settings.service_name, sample_ratio=settings.sample_ratio)
+
+
+def shared_runs(settings: Settings, hub: Hub) -> SharedRuns | None:
+    """Return what ties the hub to the other gateways; None where the log is in this process.
+
+    Raises:
+        SettingsError: the URL can't be used, or the package for it is missing.
+    """
+    runlog = settings.runlog
+    if runlog.url == "memory://":
+        return None
+    try:
+        from gateway.runlog.shared.options import SharedLogOptions
+        from gateway.runs.shared import SharedRuns
+    except ImportError as exc:
+        raise SettingsError(f"runlog.url: a shared log needs the extra `redis`: pip install 'snakepit-gateway[redis]' ({exc})") from exc
+    options = SharedLogOptions(
+        prefix=runlog.prefix,
+        lease_ttl_s=runlog.lease_ttl_s,
+        lease_interval_s=runlog.lease_ttl_s / 5,
+        queue_limit_bytes=runlog.queue_limit_bytes,
+        run_limit_bytes=runlog.run_limit_bytes,
+        run_limit_entries=runlog.run_limit_chunks,
+        ttl_s=runlog.ttl_s,
+    )
+    gateway_id = f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}"
+    try:
+        return SharedRuns(hub, runlog.url, gateway_id, options, session_ttl_s=settings.sessions.ttl_s)
+    except ValueError as exc:
+        raise SettingsError(f"runlog.url: {exc}") from exc

@@ -6,6 +6,7 @@ Foreign errors are mapped where the foreign library is called (`raise … from e
 
     GatewayError
     ├── ToolFailed      the tool (or its worker) answered with a status of its own
+    ├── RpcFailed       a gRPC service did
     └── (all others are GatewayError itself: the problem type says which)
 
 Sources: RFC 9457 (problem documents), google.rpc.Code, docs of the protocol, section 4.
@@ -96,6 +97,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "invalid-arguments": Problem(Code.INVALID_ARGUMENT, "The arguments do not fit the tool's schema", 422),
     "invalid-option": Problem(Code.INVALID_ARGUMENT, "An option is unknown or has a wrong value"),
     "invalid-body": Problem(Code.INVALID_ARGUMENT, "The body is not a JSON object"),
+    "invalid-message": Problem(Code.INVALID_ARGUMENT, "The message does not fit its type"),
     "invalid-session": Problem(Code.INVALID_ARGUMENT, "The session id is not valid"),
     "idempotency-conflict": Problem(Code.INVALID_ARGUMENT, "The idempotency key belongs to another request", 422),
     "unsupported-media-type": Problem(Code.INVALID_ARGUMENT, "The body's media type is not supported", 415),
@@ -114,6 +116,8 @@ PROBLEMS: Mapping[str, Problem] = {
     # what it names
     "tool-not-found": Problem(Code.NOT_FOUND, "Tool not found"),
     "tool-not-streaming": Problem(Code.UNIMPLEMENTED, "The tool does not stream"),
+    "rpc-not-found": Problem(Code.NOT_FOUND, "No such method of a gRPC service"),
+    "rpc-needs-socket": Problem(Code.UNIMPLEMENTED, "The method takes a stream of messages, which needs a WebSocket"),
     "tool-streams": Problem(Code.UNIMPLEMENTED, "The tool streams and has no single result"),
     "session-not-found": Problem(Code.NOT_FOUND, "Session not found"),
     "run-not-found": Problem(Code.NOT_FOUND, "Run not found"),
@@ -144,6 +148,9 @@ PROBLEMS: Mapping[str, Problem] = {
     "chunk-too-large": Problem(Code.RESOURCE_EXHAUSTED, "A chunk is larger than the limit", retryable=False),
     "slow-reader": Problem(Code.UNAVAILABLE, "The reader made no progress"),
     "cancelled": Problem(Code.CANCELLED, "The run was cancelled"),
+    "service-lost": Problem(Code.UNAVAILABLE, "The connection to the gRPC service was lost"),
+    "rpc-error": Problem(Code.UNKNOWN, "The gRPC service answered with an error"),
+    "unreadable-answer": Problem(Code.INTERNAL, "The service's answer can't be read", 502),
     "tool-error": Problem(Code.UNKNOWN, "The tool failed"),
     "internal": Problem(Code.INTERNAL, "Internal error"),
 }
@@ -246,6 +253,34 @@ class ToolFailed(GatewayError):
         self.traceback = traceback
         # What the worker sent as its status message, passed on unchanged to gRPC callers.
         self.raw = raw if raw is not None else detail
+
+    @property
+    def code(self) -> Code:
+        return self._code
+
+    @property
+    def retryable(self) -> bool:
+        return CODES[self._code].retryable
+
+
+class RpcFailed(GatewayError):
+    """A gRPC service ended a call with a status of its own.
+
+    `details` are those of a `google.rpc.Status` as JSON objects with an `@type`; `errors` and `retry_after_s` were said in them.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        retry_after_s: float | None = None,
+        details: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        extra = {"details": list(details)} if details else None
+        super().__init__("rpc-error", detail, errors=errors, retry_after_s=retry_after_s, extra=extra)
+        self._code = code
 
     @property
     def code(self) -> Code:

@@ -24,8 +24,11 @@ class PacedWebSocket(WebSocketsSansIOProtocol):
         super().__init__(*args, **options)
         self._rest = bytearray()
         self._step: asyncio.Handle | None = None
+        # Whether anything has come since this was last set back.
+        self.heard = False
 
     def data_received(self, data: bytes) -> None:
+        self.heard = True
         # The first to come is the request's head, whose size guard.py has bounded.
         if not self.handshake_initiated or (self.handshake_complete and not self._rest and len(data) <= STEP_BYTES):
             super().data_received(data)

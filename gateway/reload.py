@@ -81,7 +81,7 @@ class Reload:
             _log.warning("needs a restart", settings=stale)
 
     def _can_reload(self, setting: str) -> bool:
-        return setting == "pools" or any(is_part(setting, name) for name in self._gateway.reloads)
+        return setting in ("pools", "services") or any(is_part(setting, name) for name in self._gateway.reloads)
 
 
 def differences(old: Settings, new: Settings) -> list[str]:

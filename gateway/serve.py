@@ -43,6 +43,7 @@ def run_server(settings: Settings, load: Callable[[], Settings], *, watch: bool 
         return 1
     try:
         gateway = Gateway(settings)
+        app = create_app(gateway=gateway)
     except SettingsError as exc:
         _log.error("settings can't be used", reason=str(exc))
         return 2
@@ -53,7 +54,6 @@ def run_server(settings: Settings, load: Callable[[], Settings], *, watch: bool 
         from gateway.sourcewatch import SourceWatch
 
         gateway.attendants.append(SourceWatch(gateway).run)
-    app = create_app(gateway=gateway)
     host, port = sock.getsockname()[:2]
     if is_public(host) and gateway.access is None:
         _log.warning("listening on a public address without authentication, as --insecure wants it", host=host)

@@ -37,6 +37,8 @@ _log = structlog.get_logger("gateway.server")
 KEEPALIVE_IDLE_S = 30
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_PROBES = 3
+# <netinet/tcp.h>
+TCP_ESTABLISHED = 1
 BACKLOG = 2048
 # Pieces that a client may send one WebSocket message in: empty ones would add nothing to its size.
 FRAGMENTS_LIMIT = 1024
@@ -146,6 +148,11 @@ class LinkedWebSocket(PacedWebSocket):
             self.transport.write(b"".join(answers))
 
     def keepalive_timeout(self) -> None:
+        if (self.read_paused or self._rest or self.heard) and self.ping_timeout and not self.transport.is_closing():
+            # Where the application makes the client wait (sending.py), the pong may stand unread behind what it has sent.
+            self.heard = False
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+            return
         super().keepalive_timeout()
         if self.transport.get_write_buffer_size():
             # The base waits until it is empty, which a client that is gone will not see to.
@@ -161,6 +168,23 @@ class LinkedWebSocket(PacedWebSocket):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def is_gone(self) -> bool:
+        """Return whether the client has hung up, also where what it sent before is yet to be read; elsewhere than on Linux, once it is.
+
+        A ping goes out for the next time that this is asked: a peer's system answers it with a reset where nobody is there any more, and
+        says nothing by itself while there is no room for what it has yet to send.
+        """
+        if self.disconnected or self.transport.is_closing():
+            return True
+        if self.conn.state is State.OPEN and not self.transport.get_write_buffer_size():
+            self.conn.send_ping(b"there?")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or not hasattr(socket, "TCP_INFO") or sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return False
+        # The first byte of struct tcp_info is the state.
+        return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_ESTABLISHED)
 
     def write_messages(self, messages: Sequence[bytes]) -> bool:
         """Write text messages now, all in one; the protocol's own state says only whether a close is under way."""

@@ -101,7 +101,7 @@ def settings_page() -> str:
         if model is None:
             top += [*_comments(settings.Settings)[name], _line(name, field)]
             continue
-        many = name == "pools"
+        many = name in ("pools", "services")
         parts.append(_section(f"[[{name}]]" if many else f"[{name}]", model))
     return "".join(parts[:2]) + f"\n## Without a table\n\n```toml\n{_joined(top)}```\n" + "".join(parts[2:])
 
@@ -133,6 +133,8 @@ def _line(name: str, field: FieldInfo) -> str:
     """Return `name = default`, and behind it what is allowed."""
     default = _default(field)
     rule = _rule(field)
+    if field.is_required():
+        return 'address = "127.0.0.1:50052"'
     if name == "adapter":
         # A pool has to have one, or addresses.
         return 'adapter = "my_tools:MyTools"'

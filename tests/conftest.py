@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import orjson
@@ -20,7 +20,16 @@ from gateway.app import Gateway, create_app
 from gateway.call import ToolCall
 from gateway.errors import Code, GatewayError, ToolFailed
 from gateway.events import ChunkAttributes
-from gateway.settings import AuthSettings, LimitSettings, LogSettings, PoolSettings, RunLogSettings, ServerSettings, Settings
+from gateway.settings import (
+    AuthSettings,
+    LimitSettings,
+    LogSettings,
+    PoolSettings,
+    RunLogSettings,
+    ServerSettings,
+    ServiceSettings,
+    Settings,
+)
 from gateway.telemetry.tally import STOP_BOUNDS_S, STOP_CAUSES, Histogram
 from gateway.workers.description import Tool
 from gateway.workers.dispatch import Ticket
@@ -326,6 +335,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         limits: Mapping[str, Any] | None = None,
         log: Mapping[str, Any] | None = None,
         auth: Mapping[str, Any] | None = None,
+        services: Sequence[Mapping[str, Any]] = (),
+        transport: Literal["lane", "grpcio"] = "lane",
         **options: Any,
     ) -> AsyncIterator[Running]:
         fakes = dict(pools or {"default": FakePool()})
@@ -335,7 +346,17 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         configured = tuple(PoolSettings(name=name, addresses=("unix:/nowhere",)) for name in fakes)
         kept, limited, logged = RunLogSettings(**(runlog or {})), LimitSettings(**(limits or {})), LogSettings(**(log or {}))
         known = AuthSettings(**(auth or {}))
-        settings = Settings(server=ServerSettings(**values), auth=known, runlog=kept, limits=limited, log=logged, pools=configured)
+        served = tuple(ServiceSettings(**service) for service in services)
+        settings = Settings(
+            server=ServerSettings(**values),
+            auth=known,
+            runlog=kept,
+            limits=limited,
+            log=logged,
+            pools=configured,
+            services=served,
+            transport=transport,
+        )
         gateway = Gateway(settings)
         app = create_app(gateway=gateway)
         tls = None if gateway.certificates is None else gateway.certificates.context

@@ -35,6 +35,7 @@ LEVELS = (
     },
     {"endpoints", "bridge"},
     {"runs"},
+    {"services"},
     {"workers", "runlog", "sessions", "auth"},
     {"host", "hosttools"},
     {"transport"},

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from benchmarks.cases import cancel, idle, paced, shared, short, stall, throughput, tool
+from benchmarks.cases import cancel, idle, paced, rpc, shared, short, stall, throughput, tool
 from benchmarks.cases.stage import Figures, Stage
+from benchmarks.peers.target import Envoy
 from benchmarks.targets import Gateway, Served, Stand, Target
 
 
@@ -15,9 +16,13 @@ def _serving(target: Target, stand: Stand) -> AbstractContextManager[Served]:
     return target.serving(stand)
 
 
+def _as_it_is(target: Target) -> Target:
+    return target
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One load. `group` is a second name, for several cases at once."""
+    """One load. `group` is a second name, for several cases at once. `played_by` returns what a target plays it as."""
 
     name: str
     measure: Callable[[Stage], Awaitable[Figures]]
@@ -25,9 +30,13 @@ class Case:
     group: str = ""
     warm_up: Callable[[Stage], Awaitable[None]] = Stage.warm_up
     serving: Callable[[Target, Stand], AbstractContextManager[Served]] = _serving
+    transcoders_only: bool = False
+    played_by: Callable[[Target], Target] = _as_it_is
 
     def takes(self, target: Target) -> bool:
         """Return whether the target can be asked this."""
+        if self.transcoders_only:
+            return isinstance(target, Gateway | Envoy)
         return not self.gateway_only or isinstance(target, Gateway)
 
 
@@ -45,6 +54,8 @@ CASES = (
     Case("shared-one", throughput.one, gateway_only=True, group="shared", serving=shared.serving),
     Case("shared-paced", paced.paced, gateway_only=True, group="shared", serving=shared.serving),
     Case("shared-short", short.short, gateway_only=True, group="shared", serving=shared.serving),
+    Case("rpc-one", throughput.one, group="rpc", transcoders_only=True, played_by=rpc.transcoding),
+    Case("rpc-paced", paced.paced, group="rpc", transcoders_only=True, played_by=rpc.transcoding),
     Case("tool", tool.tool, gateway_only=True, warm_up=tool.warm_up, serving=tool.serving),
 )
 

@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf import any_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from benchmarks.plan import TOOL, Plan
 from gateway.rpc import snakepit_bridge_pb2
 
 SERVICE = "snakepit.bridge.BridgeService"
@@ -27,14 +28,26 @@ _TYPES = "type.googleapis.com/envoy.extensions"
 
 def write(folder: Path, port: int, upstream_port: int) -> Path:
     """Write the descriptor set and the configuration; return the latter's path."""
+    descriptors = write_descriptors(folder)
+    config = folder / "envoy.json"
+    config.write_text(json.dumps(_configuration(port, upstream_port, descriptors), indent=1))
+    return config
+
+
+def write_descriptors(folder: Path) -> Path:
+    """Write the descriptor set of the service; return its path."""
     descriptors = folder / "bridge.pb"
     files = FileDescriptorSet()
     for module in (any_pb2, timestamp_pb2, snakepit_bridge_pb2):
         module.DESCRIPTOR.CopyToProto(files.file.add())
     descriptors.write_bytes(files.SerializeToString())
-    config = folder / "envoy.json"
-    config.write_text(json.dumps(_configuration(port, upstream_port, descriptors), indent=1))
-    return config
+    return descriptors
+
+
+def message(plan: Plan) -> dict[str, Any]:
+    """Return the request message for a stream. A proper Any would be packed, so the plan is in the metadata, a plain map of strings."""
+    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in plan.arguments().items()}
+    return {"toolName": TOOL, "metadata": texts}
 
 
 def _configuration(port: int, upstream_port: int, descriptors: Path) -> dict[str, Any]:

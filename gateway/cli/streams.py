@@ -133,4 +133,6 @@ def _on_gap(as_json: bool, overflow: Overflow | None) -> OnGap:
 
 def _conclude(end: End | None, *, quiet: bool) -> None:
     if end is not None and not quiet:
-        note(f"ok: {end.chunks} chunks in {end.timing.get('total_ms')} ms on {end.metadata.get('worker_id')}")
+        # A gRPC service's call says of no worker that it was there.
+        where = f" on {worker}" if (worker := end.metadata.get("worker_id")) else ""
+        note(f"ok: {end.chunks} chunks in {end.timing.get('total_ms')} ms{where}")

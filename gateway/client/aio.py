@@ -84,7 +84,7 @@ class AsyncClient:
 
     async def call(self, tool: str, arguments: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]) -> Any:
         """Execute a unary tool and return its result, as `Client.call`. Cancelling the task cancels it."""
-        return await self._carry_out(exchanges.member(requests.call(tool, arguments, options), "result"))
+        return await self._carry_out(exchanges.called(tool, arguments, options))
 
     def stream(
         self,
@@ -142,7 +142,7 @@ class AsyncClient:
 
     async def tool(self, name: str, *, pool: str | None = None) -> dict[str, Any]:
         """Return one tool of the catalogue, as `Client.tool`."""
-        found: dict[str, Any] = await self._carry_out(exchanges.document(requests.tool(name, pool)))
+        found: dict[str, Any] = await self._carry_out(exchanges.tool(name, pool))
         return found
 
     async def aclose(self) -> None:

@@ -108,7 +108,7 @@ class Client:
             NotReachable: there was no answer.
             TypeError: an option is unknown, an argument has no form in JSON.
         """
-        return self._carry_out(exchanges.member(requests.call(tool, arguments, options), "result"))
+        return self._carry_out(exchanges.called(tool, arguments, options))
 
     def stream(
         self,
@@ -182,7 +182,7 @@ class Client:
 
     def tool(self, name: str, *, pool: str | None = None) -> dict[str, Any]:
         """Return one tool of the catalogue. Raises ToolNotFound."""
-        found: dict[str, Any] = self._carry_out(exchanges.document(requests.tool(name, pool)))
+        found: dict[str, Any] = self._carry_out(exchanges.tool(name, pool))
         return found
 
     def close(self) -> None:

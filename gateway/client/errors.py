@@ -5,20 +5,20 @@
     ├── StreamLost               a stream was cut, and could not be resumed in the time for that
     ├── ChunksLost               a range of a run's chunks can't be delivered any more
     └── GatewayProblem           a problem document (RFC 9457), as an HTTP status or as a run's end
-        ├── InvalidRequest       InvalidArguments, InvalidOption, InvalidBody, InvalidSession, IdempotencyConflict,
-        │                        UnsupportedMediaType, NotAcceptable, MalformedRequest, CredentialConflict
+        ├── InvalidRequest       InvalidArguments, InvalidOption, InvalidBody, InvalidMessage, InvalidSession,
+        │                        IdempotencyConflict, UnsupportedMediaType, NotAcceptable, MalformedRequest, CredentialConflict
         ├── Unauthenticated      InvalidCredential, AuthExpired
         ├── PermissionDenied     ScopeMissing, OriginNotAllowed, HostNotAllowed
-        ├── NotFound             ToolNotFound, RunNotFound, RunExpired, SessionNotFound, PoolNotFound, RouteNotFound
-        ├── NotSupported         ToolNotStreaming, ToolStreams, MethodNotAllowed
+        ├── NotFound             ToolNotFound, RpcNotFound, RunNotFound, RunExpired, SessionNotFound, PoolNotFound, RouteNotFound
+        ├── NotSupported         ToolNotStreaming, ToolStreams, RpcNeedsSocket, MethodNotAllowed
         ├── LimitExceeded        TooManyStreams, QuotaExceeded, HeadTooLarge, BodyTooLarge, QueryTooLong, ResultTooLarge, ChunkTooLarge
         ├── Unavailable          PoolSaturated, QueueTimeout, WorkerBusy, NoWorkersAvailable, SessionWorkerUnavailable,
         │                        LogUnavailable, AuthUnavailable, MemoryPressure, TooManyConnections, ShuttingDown, OwnerLost,
-        │                        WorkerLost, SlowReader
+        │                        WorkerLost, ServiceLost, SlowReader
         ├── DeadlineExceeded     WorkerTimeout, RequestTimeout
         ├── RunCancelled         somebody cancelled the run, or its last reader left
-        ├── ToolFailed           the tool's own exception: `error_type`, `details`
-        └── InternalError
+        ├── ToolFailed           the tool's own exception: `error_type`, `details`; RpcFailed: a gRPC service's own status
+        └── InternalError        UnreadableAnswer
 
 A problem of a type that is younger than this client is an instance of the group that its gRPC code belongs to.
 """
@@ -122,6 +122,10 @@ class InvalidBody(InvalidRequest, slug="invalid-body"):
     """The body is no JSON object."""
 
 
+class InvalidMessage(InvalidRequest, slug="invalid-message"):
+    """The message for a gRPC service does not fit its type; `errors` names each field."""
+
+
 class InvalidSession(InvalidRequest, slug="invalid-session"):
     """The session id has a wrong form."""
 
@@ -182,6 +186,10 @@ class ToolNotFound(NotFound, slug="tool-not-found"):
     """No pool offers the tool."""
 
 
+class RpcNotFound(NotFound, slug="rpc-not-found"):
+    """No gRPC service offers the method; the detail names the nearest one."""
+
+
 class RunNotFound(NotFound, slug="run-not-found"):
     """There is no such run."""
 
@@ -212,6 +220,10 @@ class ToolNotStreaming(NotSupported, slug="tool-not-streaming"):
 
 class ToolStreams(NotSupported, slug="tool-streams"):
     """The tool has no single result: `stream` it."""
+
+
+class RpcNeedsSocket(NotSupported, slug="rpc-needs-socket"):
+    """The method takes a stream of messages: the detail names the WebSocket for it."""
 
 
 class MethodNotAllowed(NotSupported, slug="method-not-allowed"):
@@ -302,6 +314,10 @@ class WorkerLost(Unavailable, slug="worker-lost"):
     """The worker was lost, and the run with it."""
 
 
+class ServiceLost(Unavailable, slug="service-lost"):
+    """The connection to the gRPC service was lost, and the run with it."""
+
+
 class SlowReader(Unavailable, slug="slow-reader"):
     """The run's reader made no progress."""
 
@@ -336,8 +352,16 @@ class ToolFailed(GatewayProblem, slug="tool-error"):
         return self.document.get("details")
 
 
+class RpcFailed(GatewayProblem, slug="rpc-error"):
+    """A gRPC service has ended the call with a status of its own: `code`; its details are in `document["details"]`."""
+
+
 class InternalError(GatewayProblem, slug="internal"):
     """A mistake of the gateway's own; its log says more."""
+
+
+class UnreadableAnswer(InternalError, slug="unreadable-answer"):
+    """A gRPC service has answered what is no message of the type that it should be."""
 
 
 _BY_CODE: Mapping[Code, type[GatewayProblem]] = {
@@ -371,7 +395,5 @@ def _status(document: Mapping[str, Any]) -> int:
 
 def _code(document: Mapping[str, Any], status: int) -> Code:
     """Return the gRPC code that a document names; where it names none, as a proxy's own page doesn't, its status's."""
-    try:
-        return Code[str(document.get("code"))]
-    except KeyError:
-        return next((code for code, row in CODES.items() if row.http_status == status), Code.UNKNOWN)
+    said = Code.__members__.get(str(document.get("code")))
+    return next((code for code, row in CODES.items() if row.http_status == status), Code.UNKNOWN) if said is None else said

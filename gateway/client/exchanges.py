@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from gateway.call import is_rpc
 from gateway.client import requests
-from gateway.client.errors import NotReachable
+from gateway.client.errors import NotReachable, problem_of
 from gateway.client.requests import Request
 from gateway.client.steps import Answer, Ask, Conversation, Deliver, Lost, Wait
 
@@ -47,6 +48,30 @@ def member(request: Request, name: str) -> Conversation[Any]:
     """Send a request; return one member of the JSON object of its answer. Raises as `document`."""
     found = yield from document(request)
     return found[name]
+
+
+def called(name: str, arguments: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Conversation[Any]:
+    """Execute a unary tool; return its result, of a method its answer. Raises as `document`."""
+    found = yield from document(requests.call(name, arguments, options))
+    return found if is_rpc(name) else found["result"]
+
+
+def tool(name: str, pool: str | None) -> Conversation[dict[str, Any]]:
+    """Return a tool's description; of a method, as its service has it, with its message's schema as `parameters`.
+
+    Raises:
+        NotReachable, GatewayProblem: as `document`; `rpc-not-found` where the service has no such method.
+    """
+    found: dict[str, Any] = yield from document(requests.tool(name, pool))
+    if not is_rpc(name):
+        return found
+    wanted = name.partition("/")[2]
+    method = next((method for method in found["methods"] if method["name"] == wanted), None)
+    if method is None:
+        names = ", ".join(method["name"] for method in found["methods"])
+        problem = {"type": "/problems/rpc-not-found", "title": "No such method of a gRPC service", "status": 404, "code": "NOT_FOUND"}
+        raise problem_of({**problem, "detail": f"service {found['name']} has no method {wanted!r}; there are: {names}"})
+    return {**method, "name": name, "pool": found["pool"], "parameters": method["request_schema"]}
 
 
 def runs(*, state: str | None, tool: str | None, limit: int | None) -> Conversation[None]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypedDict
 from urllib.parse import quote
 
+from gateway.call import is_rpc
 from gateway.client.values import encode_arguments
 
 # The reader's silence within which an answer has to come that is not a stream.
@@ -85,28 +86,32 @@ def tools() -> Request:
 
 
 def tool(name: str, pool: str | None = None) -> Request:
-    """One tool of the catalogue."""
+    """One tool of the catalogue; of a method, its service."""
+    if is_rpc(name):
+        return Request("GET", f"/v1/rpc/{_quoted(name.partition('/')[0])}")
     return Request("GET", f"/v1/tools/{_quoted(name)}", () if pool is None else (("_pool", pool),))
 
 
 def call(name: str, arguments: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Request:
-    """A unary tool's result."""
+    """A unary tool's result, or a unary method's answer."""
     query = _query(options, _CALL)
     answer_s = (options.get("timeout_s") or _LONGEST_CALL_S) + ANSWER_S
     headers = (("Accept", "application/json"), _JSON)
-    return Request("POST", f"/v1/tools/{_quoted(name)}/call", query, headers, encode_arguments(arguments or {}), answer_s)
+    return Request("POST", _path(name, "call"), query, headers, encode_arguments(arguments or {}), answer_s)
 
 
 def stream(name: str, arguments: Mapping[str, Any] | None, key: str, options: Mapping[str, Any]) -> Request:
-    """A tool's stream. With its key it may be sent again, and the tool runs once."""
+    """A tool's stream, or a method's. With its key it may be sent again, and the tool runs once."""
     headers = (_EVENTS, _JSON, ("Idempotency-Key", key))
-    return Request("POST", f"/v1/tools/{_quoted(name)}/stream", _query(options, _STREAM), headers, encode_arguments(arguments or {}))
+    return Request("POST", _path(name, "stream"), _query(options, _STREAM), headers, encode_arguments(arguments or {}))
 
 
 def start(name: str, arguments: Mapping[str, Any] | None, key: str | None, options: Mapping[str, Any]) -> Request:
     """A run in the background."""
-    headers = (_JSON,) if key is None else (_JSON, ("Idempotency-Key", key))
-    return Request("POST", f"/v1/tools/{_quoted(name)}/runs", _query(options, _RUN), headers, encode_arguments(arguments or {}))
+    headers: tuple[tuple[str, str], ...] = (_JSON,) if key is None else (_JSON, ("Idempotency-Key", key))
+    if is_rpc(name):
+        headers = (*headers, ("Prefer", "respond-async"))
+    return Request("POST", _path(name, "runs"), _query(options, _RUN), headers, encode_arguments(arguments or {}))
 
 
 def events(run_id: str, options: Mapping[str, Any], *, after: int | None = None, begins: str | None = None) -> Request:
@@ -148,6 +153,14 @@ def cancel(run_id: str) -> Request:
 
 _EVENTS = ("Accept", "text/event-stream")
 _JSON = ("Content-Type", "application/json")
+
+
+def _path(name: str, action: str) -> str:
+    """Return where a tool is executed; a method of a gRPC service, `package.Service/Method`, has one path for all."""
+    if is_rpc(name):
+        service, _, method = name.partition("/")
+        return f"/v1/rpc/{_quoted(service)}/{_quoted(method)}"
+    return f"/v1/tools/{_quoted(name)}/{action}"
 
 
 def _quoted(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Frames of the WebSocket subprotocol `snakepit.gateway.v1`, and of the plain per-tool socket.
+"""Frames of the WebSocket subprotocol `snakepit.gateway.v1`, of the socket for one method of a gRPC service, and of the plain per-tool one.
 
 Used by endpoints/. Server frames are text, one JSON object each, in the manner of graphql-transport-ws; client
 frames are read into frozen values by `read_frame`. Event ids are those of SSE, `<run>.<n>`, so that a client can start
@@ -42,13 +42,14 @@ class BadFrame(Exception):
 class ClientFrame:
     """One frame from a client. `id` is its name for a run on this socket; empty for frames about the socket itself.
 
-    `n` is what a `credit` adds: how many `next` frames more the client has room for.
+    `n` is what a `credit` adds: how many `next` frames more the client has room for. `message` is the payload of a `send`, any JSON value.
     """
 
     type: str
     id: str = ""
     payload: Mapping[str, Any] = field(default_factory=dict)
     n: int = 0
+    message: Any = None
 
 
 # type -> (needs an id, needs a payload)
@@ -59,13 +60,24 @@ CLIENT_FRAMES: Mapping[str, tuple[bool, bool]] = {
     "subscribe": (True, True),
     "attach": (True, True),
     "credit": (True, False),
+    "send": (True, True),
+    "end": (True, False),
     "complete": (True, False),
     "cancel": (True, False),
 }
+# On a socket for one method there is one run, which needs no name.
+METHOD_FRAMES: Mapping[str, tuple[bool, bool]] = {
+    "ping": (False, False),
+    "pong": (False, False),
+    "send": (False, True),
+    "end": (False, False),
+    "credit": (False, False),
+    "cancel": (False, False),
+}
 
 
-def read_frame(text: str) -> ClientFrame:
-    """Return the frame in a text message.
+def read_frame(text: str, frames: Mapping[str, tuple[bool, bool]] = CLIENT_FRAMES) -> ClientFrame:
+    """Return the frame in a text message; `frames` are those that there are.
 
     Raises:
         BadFrame: it isn't a JSON object of a known type with the members that the type needs.
@@ -77,12 +89,16 @@ def read_frame(text: str) -> ClientFrame:
     if not isinstance(document, dict):
         raise BadFrame("a frame is a JSON object")
     kind = document.get("type")
-    if not isinstance(kind, str) or kind not in CLIENT_FRAMES:
-        raise BadFrame(f"unknown frame type {shown(kind)}; known: {', '.join(CLIENT_FRAMES)}")
-    needs_id, needs_payload = CLIENT_FRAMES[kind]
+    if not isinstance(kind, str) or kind not in frames:
+        raise BadFrame(f"unknown frame type {shown(kind)}; known: {', '.join(frames)}")
+    needs_id, needs_payload = frames[kind]
     name, payload = document.get("id", ""), document.get("payload")
     if needs_id and not (isinstance(name, str) and 0 < len(name) <= ID_LIMIT):
         raise BadFrame(f"{kind} needs an `id`: a text of 1 to {ID_LIMIT} characters")
+    if kind == "send":
+        if "payload" not in document:
+            raise BadFrame("send needs a `payload`: the message")
+        return ClientFrame(kind, name if needs_id else "", message=payload)
     if payload is None and not needs_payload:
         payload = {}
     if not isinstance(payload, dict):
@@ -127,9 +143,9 @@ def goaway(reconnect_in_ms: int) -> str:
     return documents.dump({"type": "goaway", "payload": {"reconnect_in_ms": reconnect_in_ms}}).decode()
 
 
-def error(name: str, problem: GatewayError) -> str:
-    """Return the terminal `error` frame for a run that could not be started or joined."""
-    return documents.dump({"type": "error", "id": name, "payload": problem.document()}).decode()
+def error(name: str | None, problem: GatewayError) -> str:
+    """Return the terminal `error` frame for a run that could not be started or joined; `name` None: on a socket for one method."""
+    return documents.dump({"type": "error", **_named(name), "payload": problem.document()}).decode()
 
 
 def delivered(name: str, run: str) -> str:
@@ -152,12 +168,16 @@ def cut_error() -> GatewayError:
 
 
 class FrameEncoder:
-    """Encodes the events of one run as frames of the subprotocol, under the client's `id` for it."""
+    """Encodes the events of one run as frames of the subprotocol, under the client's `id` for it.
 
-    def __init__(self, run: str, name: str, *, debug: bool = False) -> None:
+    `name` None: without an id, for a socket for one method.
+    """
+
+    def __init__(self, run: str, name: str | None, *, debug: bool = False) -> None:
         self._instance = f"/v1/runs/{run}"
-        self._name = name
-        self._next = b'{"type":"next","id":%b,"eid":"%b.' % (orjson.dumps(name), run.encode())
+        self._named = _named(name)
+        named = b"" if name is None else b',"id":%b' % orjson.dumps(name)
+        self._next = b'{"type":"next"%b,"eid":"%b.' % (named, run.encode())
         self._debug = debug
 
     def encode(self, event: Event) -> list[bytes]:
@@ -179,10 +199,10 @@ class FrameEncoder:
         if event.outcome not in _FAILURES or "error" not in end:
             return self._frame("complete", end)
         problem = end.pop("error")
-        return documents.dump({"type": "error", "id": self._name, "payload": problem, "end": end})
+        return documents.dump({"type": "error", **self._named, "payload": problem, "end": end})
 
     def _frame(self, kind: str, payload: dict[str, Any]) -> bytes:
-        return documents.dump({"type": kind, "id": self._name, "payload": payload})
+        return documents.dump({"type": kind, **self._named, "payload": payload})
 
 
 class EventEncoder:
@@ -226,6 +246,10 @@ def text_frames(messages: Sequence[bytes]) -> bytes:
 
 _MEDIUM = Struct(">BBH")
 _LARGE = Struct(">BBQ")
+
+
+def _named(name: str | None) -> dict[str, Any]:
+    return {} if name is None else {"id": name}
 
 
 def _text(payload: bytes) -> bytes:

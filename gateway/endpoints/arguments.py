@@ -35,6 +35,18 @@ def from_body(body: bytes, content_type: str | None, *, depth_limit: int) -> dic
     """
     if not body:
         return {}
+    value = value_from_body(body, content_type, depth_limit=depth_limit)
+    if not isinstance(value, dict):
+        raise GatewayError("invalid-body", f"The body is a JSON {_kind(value)}; it must be an object of arguments")
+    return value
+
+
+def value_from_body(body: bytes, content_type: str | None, *, depth_limit: int) -> Any:
+    """Return the JSON value in a body.
+
+    Raises:
+        GatewayError: `unsupported-media-type`, `invalid-body` (not JSON, nested too deeply).
+    """
     media_type = content_type or ""
     if media_type != _JSON:
         media_type = media_type.partition(";")[0].strip().lower()
@@ -43,13 +55,11 @@ def from_body(body: bytes, content_type: str | None, *, depth_limit: int) -> dic
         detail = f"Content-Type is {media_type[:60] or 'missing'!r}; allowed: application/json"
         raise GatewayError("unsupported-media-type", detail)
     try:
-        arguments = orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise GatewayError("invalid-body", f"The body is not JSON: {exc}") from exc
-    if not isinstance(arguments, dict):
-        raise GatewayError("invalid-body", f"The body is a JSON {_kind(arguments)}; it must be an object of arguments")
-    check_depth(arguments, depth_limit, body)
-    return arguments
+    check_depth(value, depth_limit, body)
+    return value
 
 
 def from_query(pairs: Sequence[tuple[str, str]], schema: Schema | None, *, depth_limit: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""The AsyncAPI 3.0 document: both WebSockets, what may be said on them, in which direction, and by each tool.
+"""The AsyncAPI 3.0 document: the WebSockets, what may be said on them, in which direction, and by each tool.
 
-Made from the catalogue as it is when asked for, of the schemas that the OpenAPI document has. The frames are those of codec/websocket.py;
+Made from the catalogue as it is when asked for, of the schemas that the OpenAPI document has; methods of gRPC services are not listed,
+since `/v1/rpc` does that with their schemas. The frames are those of codec/websocket.py;
 a test holds live sockets against this document. Source: AsyncAPI 3.0, its WebSocket binding 0.1.0; docs of the protocol, section 6.
 """
 
@@ -34,7 +35,9 @@ def build(tools: Sequence[Tool]) -> dict[str, Any]:
     _, models = models_json_schema([(model, "serialization") for model in schemas.MODELS], ref_template="#/components/schemas/{model}")
     streaming = [tool for tool in tools if tool.supports_streaming is not False]
     client, server, events = _client_frames(streaming), _server_frames(), _plain_events()
-    used = _closure(models["$defs"], [*client.values(), *server.values(), *events.values()])
+    asked, answered = _method_frames(client, _FROM_CALLER), _method_frames(server, _TO_CALLER)
+    everything = client | server | events | asked | answered
+    used = _closure(models["$defs"], [*everything.values()])
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -60,15 +63,29 @@ def build(tools: Sequence[Tool]) -> dict[str, Any]:
                 "messages": _references(list(events)),
                 "bindings": {"ws": {"method": "GET"}},
             },
+            "method": {
+                "address": "/v1/rpc/{service}/{method}/ws",
+                "title": "One call of a gRPC service's method, of any kind, without a subprotocol",
+                "description": "The frames of `/v1/ws` without an `id`. Each `send` is a request message, `end` the half-close; a method "
+                "with one message is called by its one `send`. Closing the socket before the terminal frame cancels the call.",
+                "parameters": {
+                    "service": {"description": "A service's full name, of those that `GET /v1/rpc` lists."},
+                    "method": {"description": "A method's own name."},
+                },
+                "messages": _references([*asked, *answered]),
+                "bindings": {"ws": {"method": "GET"}},
+            },
         },
         "operations": {
             # As the gateway has it: it receives what clients send.
             "receiveFrames": _operation("receive", "runs", client),
             "sendFrames": _operation("send", "runs", server),
             "sendEvents": _operation("send", "tool", events),
+            "receiveCall": _operation("receive", "method", asked),
+            "sendAnswers": _operation("send", "method", answered),
         },
         "components": {
-            "messages": {name: {"name": name, "payload": payload} for name, payload in (client | server | events).items()},
+            "messages": {name: {"name": name, "payload": payload} for name, payload in everything.items()},
             "schemas": used,
         },
     }
@@ -93,13 +110,11 @@ def _client_frames(tools: Sequence[Tool]) -> dict[str, Any]:
     any_tool = {
         "type": "object",
         "required": ["tool"],
-        "properties": subscribe | {"tool": {"type": "string"}, "args": {"type": "object"}},
+        "properties": subscribe | {"tool": {"type": "string"}, "args": {}},
         "patternProperties": {f"^{META_PREFIX.removeprefix('_')}": {"type": "string"}},
         "additionalProperties": False,
-        "oneOf": [{"properties": {"tool": {"const": tool.name}, "args": _arguments(tool)}} for tool in tools],
+        "oneOf": [{"properties": {"tool": {"const": tool.name}, "args": _arguments(tool)}} for tool in tools] + [_ANY_METHOD],
     }
-    if not tools:
-        del any_tool["oneOf"]
     return {
         "connectionInit": _frame("connection_init", payload={"type": ["object", "null"]}, required=()),
         "clientPing": _frame("ping"),
@@ -107,6 +122,8 @@ def _client_frames(tools: Sequence[Tool]) -> dict[str, Any]:
         "subscribe": _frame("subscribe", id=_ID, payload=any_tool),
         "attach": _frame("attach", id=_ID, payload={"type": "object", "properties": attach, "additionalProperties": False}),
         "credit": _frame("credit", id=_ID, n=_CREDIT),
+        "send": _frame("send", id=_ID, payload={}),
+        "end": _frame("end", id=_ID),
         "leave": _frame("complete", id=_ID),
         "cancel": _frame("cancel", id=_ID),
     }
@@ -139,6 +156,16 @@ def _server_frames() -> dict[str, Any]:
     }
 
 
+def _method_frames(frames: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return those frames as they are on a socket for one method, by other names: without an `id`."""
+    return {f"method{name[0].upper()}{name[1:]}": _without_id(frames[name]) for name in names}
+
+
+def _without_id(frame: dict[str, Any]) -> dict[str, Any]:
+    properties = {name: schema for name, schema in frame["properties"].items() if name != "id"}
+    return frame | {"required": [name for name in frame["required"] if name != "id"], "properties": properties}
+
+
 def _plain_events() -> dict[str, Any]:
     """Return what the gateway sends on a socket of one tool, by message name."""
     kinds = {"start": "StartEvent", "status": "StatusEvent", "gap": "GapEvent", "end": "EndEvent"}
@@ -147,6 +174,10 @@ def _plain_events() -> dict[str, Any]:
 
 
 _ID = {"type": "string", "minLength": 1, "maxLength": ID_LIMIT, "description": "The client's name for a run on this socket."}
+# Called by a name with a slash, which no tool has; `args` is the message of one that takes no stream of them.
+_ANY_METHOD: dict[str, Any] = {"properties": {"tool": {"pattern": "^[^/]+/[^/]+$"}, "args": {}}}
+_FROM_CALLER = ("clientPing", "clientPong", "send", "end", "credit", "cancel")
+_TO_CALLER = ("serverPong", "start", "next", "status", "gap", "complete", "error")
 _EVENT_ID = {"type": "string", "description": "`<run>.<number>`: goes into `last_event_id` of an `attach`, here or over SSE."}
 
 

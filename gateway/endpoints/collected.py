@@ -30,8 +30,8 @@ class CollectedRun(Response):
     """One reader of a run, answered when it has ended.
 
     Streaming: `{"chunks":[…],"end":{…}}`, and `"gaps":[…]` where chunks were gone before it came; a failure is its
-    problem document with the chunks that came before it. Unary: `{"result":…,"metadata":…}`. More than `limit_bytes` of chunks: the
-    run is left and the answer is 413. `headers` are added to the answer's.
+    problem document with the chunks that came before it. Unary: `{"result":…,"metadata":…}`; `bare`: the result as it is, with the
+    metadata as headers. More than `limit_bytes` of chunks: the run is left and the answer is 413. `headers` are added to the answer's.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class CollectedRun(Response):
         limit_bytes: int,
         options: ReaderOptions = READ_ALL,
         headers: Mapping[str, str] | None = None,
+        bare: bool = False,
         debug: bool = False,
     ) -> None:
         super().__init__()
@@ -50,6 +51,7 @@ class CollectedRun(Response):
         self._timing = timing
         self._limit_bytes = limit_bytes
         self._more_headers = dict(headers or {})
+        self._bare = bare
         self._debug = debug
         self._connection: Connection | None = None
         self._reader = run.subscribe(self._wake, caller, options)
@@ -101,10 +103,11 @@ class CollectedRun(Response):
         instance = f"/v1/runs/{self._run.id}"
         account = self._run.account
         limits = {} if account is None else ratelimit.fields(account.quotas())
-        headers = {"Cache-Control": "no-store", "Vary": "Accept", "Content-Location": instance, **limits}
+        headers = {**self._passed(end), "Cache-Control": "no-store", "Vary": "Accept", "Content-Location": instance, **limits}
         if end.error is not None:
             failure = problem_response(end.error, instance=instance, trace_id=self._run.trace_id, debug=self._debug)
             if not self._payloads:
+                failure.headers.update(self._passed(end))
                 return failure
             body = b'%b,"chunks":[%b]}' % (bytes(failure.body)[:-1], b",".join(self._payloads))
             return ProblemResponse(body, failure.status_code, headers)
@@ -112,8 +115,12 @@ class CollectedRun(Response):
             body = whole(self._payloads, self._gaps, end, instance)
         else:
             result = self._payloads[0] if self._payloads else b"null"
-            body = b'{"result":%b,"metadata":%b}' % (result, orjson.dumps(dict(end.metadata)))
+            body = result if self._bare else b'{"result":%b,"metadata":%b}' % (result, orjson.dumps(dict(end.metadata)))
         return Response(body, 200, headers, MEDIA_TYPE)
+
+    def _passed(self, end: Ended) -> dict[str, str]:
+        """Return what an upstream has said of its answer as headers; the last of it too, where that stands nowhere else."""
+        return {**dict(self._run.headers), **(end.metadata if self._bare else {})}
 
 
 def whole(payloads: Sequence[bytes], gaps: Sequence[Gap], end: Ended, instance: str) -> bytes:

@@ -46,6 +46,7 @@ def problems(*statuses: int) -> dict[str, Any]:
         401: "No credential, or none that is good",
         403: "The credential does not reach so far",
         404: "Not found",
+        405: "The method has side effects: POST",
         406: "No acceptable media type",
         410: "Over and forgotten",
         413: "Too large",
@@ -84,33 +85,33 @@ def arguments_body(schema: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"required": False, "content": {JSON_TYPE: {"schema": schema or {"type": "object", "additionalProperties": True}}}}
 
 
-def _route(summary: str, responses: dict[str, Any], **extra: Any) -> dict[str, Any]:
+def route(summary: str, responses: dict[str, Any], **extra: Any) -> dict[str, Any]:
     """Return the keyword arguments for add_api_route: our own answers, in place of FastAPI's guesses."""
     return {"summary": summary, "response_model": None, "openapi_extra": {"responses": responses, **extra}}
 
 
-TOOLS = _route("List the tools", {"200": answer("The catalogue", "ToolList"), **problems()})
-TOOL = _route("Describe a tool", {"200": answer("The tool", "ToolDescription"), **problems(404)})
-CALL = _route(
+TOOLS = route("List the tools", {"200": answer("The catalogue", "ToolList"), **problems()})
+TOOL = route("Describe a tool", {"200": answer("The tool", "ToolDescription"), **problems(404)})
+CALL = route(
     "Execute a tool and wait for its result",
     {"200": answer("The result", "CallResult"), **problems(400, 404, 406, 413, 415, 422, 429, 501, 503, 504)},
     requestBody=arguments_body(),
     parameters=[*STARTING_PARAMETERS, IDEMPOTENCY_PARAMETER],
 )
-STREAM_POST = _route(
+STREAM_POST = route(
     "Execute a tool and stream its chunks",
     stream_answers(),
     requestBody=arguments_body(),
     parameters=[*OPTION_PARAMETERS, RESUME_PARAMETER, IDEMPOTENCY_PARAMETER, PREFER_ASYNC_PARAMETER],
 )
-STREAM_GET = _route(
+STREAM_GET = route(
     "Execute a tool and stream its chunks (EventSource); arguments are query parameters",
     stream_answers(),
     parameters=[*OPTION_PARAMETERS, RESUME_PARAMETER, PREFER_ASYNC_PARAMETER],
 )
 _RESULTS = [reference("CollectedStream"), reference("CallResult")]
 _RESULT = {"description": "The run has ended: what it came to", "content": {JSON_TYPE: {"schema": {"anyOf": _RESULTS}}}}
-RUN_START = _route(
+RUN_START = route(
     "Execute a tool in the background",
     {
         "200": {**_RESULT, "description": "It ended while it was waited for (`Prefer: wait`): what it came to"},
@@ -120,7 +121,7 @@ RUN_START = _route(
     requestBody=arguments_body(),
     parameters=[*option_parameters(RUN_OPTIONS), IDEMPOTENCY_PARAMETER, PREFER_PARAMETER],
 )
-RUNS = _route(
+RUNS = route(
     "List the runs, newest first",
     {"200": answer("A page of them", "RunList"), **problems(400)},
     parameters=[
@@ -130,7 +131,7 @@ RUNS = _route(
         {"name": "tool", "in": "query", "required": False, "description": "Only runs of this tool.", "schema": {"type": "string"}},
     ],
 )
-ADMIN_RUNS = _route(
+ADMIN_RUNS = route(
     "List everybody's open runs on this gateway, newest first",
     {"200": answer("A page of them", "LiveRunList"), **problems(400)},
     parameters=[
@@ -143,20 +144,20 @@ ADMIN_RUNS = _route(
         ),
     ],
 )
-RUN = _route("Look at a run", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
-RUN_RESULT = _route(
+RUN = route("Look at a run", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
+RUN_RESULT = route(
     "Get a run's result",
     {"200": _RESULT, "202": answer("There is none yet", "RunDescription"), **problems(404, 406, 410, 413)},
     parameters=[PREFER_PARAMETER],
 )
-RUN_EVENTS = _route(
+RUN_EVENTS = route(
     "Subscribe to a run",
     {name: text for name, text in {**stream_answers(), **problems(400, 404, 406, 410)}.items() if name != "202"},
     parameters=[*option_parameters(READER_OPTIONS), RESUME_PARAMETER],
 )
-CANCEL_DELETE = _route("Cancel a run", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
-CANCEL_POST = _route("Cancel a run (for navigator.sendBeacon)", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
-SESSION_CREATE = _route(
+CANCEL_DELETE = route("Cancel a run", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
+CANCEL_POST = route("Cancel a run (for navigator.sendBeacon)", {"200": answer("The run", "RunDescription"), **problems(404, 410)})
+SESSION_CREATE = route(
     "Create a session",
     {
         "200": answer("It was there already", "SessionDescription"),
@@ -165,24 +166,24 @@ SESSION_CREATE = _route(
     },
     requestBody={"required": False, "content": {JSON_TYPE: {"schema": reference("NewSession")}}},
 )
-SESSION = _route("Look at a session", {"200": answer("The session", "SessionDescription"), **problems(404)})
-SESSION_END = _route("End a session", {"204": {"description": "Ended"}, **problems(404)})
-SIGN_IN = _route(
+SESSION = route("Look at a session", {"200": answer("The session", "SessionDescription"), **problems(404)})
+SESSION_END = route("End a session", {"204": {"description": "Ended"}, **problems(404)})
+SIGN_IN = route(
     "Trade a key or a token for a session cookie",
     {"200": answer("Signed in; Set-Cookie has the session", "SignedIn"), **problems(400, 401, 403, 413, 415)},
     requestBody={"required": False, "content": {JSON_TYPE: {"schema": reference("NewSignIn")}}},
 )
-SIGN_OUT = _route("Give the session cookie back", {"204": {"description": "Signed out"}, **problems(403)})
-TICKETS = _route(
+SIGN_OUT = route("Give the session cookie back", {"204": {"description": "Signed out"}, **problems(403)})
+TICKETS = route(
     "Get a one-time ticket for the URL of an EventSource or a WebSocket",
     {"201": answer("The ticket", "Ticket"), **problems(400, 401, 413, 415)},
     requestBody={"required": True, "content": {JSON_TYPE: {"schema": reference("NewTicket")}}},
 )
-POOLS = _route("Look at the pools", {"200": answer("The pools", "PoolList"), **problems()})
-LIVEZ = _route("Is the process alive?", {"200": answer("Yes", "Status"), **problems()})
-READYZ = _route("Can it serve?", {"200": answer("Yes", "Status"), "503": answer("No, and why", "Status"), **problems()})
+POOLS = route("Look at the pools", {"200": answer("The pools", "PoolList"), **problems()})
+LIVEZ = route("Is the process alive?", {"200": answer("Yes", "Status"), **problems()})
+READYZ = route("Can it serve?", {"200": answer("Yes", "Status"), "503": answer("No, and why", "Status"), **problems()})
 _TEXT = {"schema": {"type": "string"}}
-PROBE_STREAM = _route(
+PROBE_STREAM = route(
     "Measure the path to here (gateway doctor)",
     {"200": {"description": "Events that say when they were sent", "content": {"text/event-stream": _TEXT}}} | problems(400, 429),
     parameters=[
@@ -190,15 +191,15 @@ PROBE_STREAM = _route(
         for name, least in (("chunks", 0), ("interval_ms", 1), ("bytes", 0), ("silent_ms", 0), ("heartbeat_ms", 0))
     ],
 )
-PROBE_STATE = _route("What became of a probe", {"200": answer("open, done or left", "ProbeState"), **problems(404)})
-PROBE_BODY = _route(
+PROBE_STATE = route("What became of a probe", {"200": answer("open, done or left", "ProbeState"), **problems(404)})
+PROBE_BODY = route(
     "Count the bytes of a body (gateway doctor)",
     {"200": answer("How many came", "ProbeBody"), **problems(413)},
     requestBody={"required": False, "content": {"application/octet-stream": {}}},
 )
-METRICS = _route(
+METRICS = route(
     "The metrics, for Prometheus",
     {"200": {"description": "docs/metrics.md says what they are", "content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}}
     | problems(),
 )
-PROBLEM = _route("What a problem type means", {"200": answer("The type", "ProblemType"), **problems(404)})
+PROBLEM = route("What a problem type means", {"200": answer("The type", "ProblemType"), **problems(404)})

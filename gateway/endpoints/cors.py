@@ -27,7 +27,7 @@ EXPOSED = (
     "WWW-Authenticate",
     "X-Request-Id",
 )
-METHODS = "GET, HEAD, POST, DELETE"
+METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 # How long a browser may remember the answer to a preflight: Chromium's limit is two hours.
 PREFLIGHT_MAX_AGE_S = 600
 
@@ -35,13 +35,17 @@ _FIELD_NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, \t-]+")
 
 
 class Cors:
-    """`allowed`: origins as OriginRule has them. `credentials`: their pages may send cookies and read what is answered then."""
+    """`allowed`: origins as OriginRule has them. `credentials`: their pages may send cookies and read what is answered then.
 
-    def __init__(self, allowed: Collection[str] = (), *, credentials: bool = False) -> None:
+    `exposed`: headers that they may read besides EXPOSED.
+    """
+
+    def __init__(self, allowed: Collection[str] = (), *, credentials: bool = False, exposed: Collection[str] = ()) -> None:
         self._all = ANY in allowed
         # An answer to a request without an Origin must not be what a cache gives to one with it.
         self._plain: Headers = ((b"vary", b"Origin"),) if allowed and not self._all else ()
         self._credentials: Headers = ((b"access-control-allow-credentials", b"true"),) if credentials else ()
+        self._exposed = ", ".join((*EXPOSED, *sorted(exposed)))
         self._headers: dict[str, Headers] = {origin: self._readable(origin) for origin in allowed}
 
     def headers(self, origin: str | None) -> Headers:
@@ -71,6 +75,6 @@ class Cors:
         return (
             *self._plain,
             (b"access-control-allow-origin", origin.encode()),
-            (b"access-control-expose-headers", ", ".join(EXPOSED).encode()),
+            (b"access-control-expose-headers", self._exposed.encode()),
             *self._credentials,
         )

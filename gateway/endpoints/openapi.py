@@ -18,6 +18,9 @@ from gateway.caller import caller_of
 from gateway.endpoints import contract, parameters, schemas
 from gateway.endpoints.authentication import OPEN_FOLDERS, OPEN_PATHS
 from gateway.endpoints.cookie import NAME, SECURE_NAME
+from gateway.endpoints.rpccontract import RpcDocument
+from gateway.services.routes import Route
+from gateway.services.tool import RpcTool
 from gateway.workers.catalog import Tool
 
 DESCRIPTION = (
@@ -26,8 +29,8 @@ DESCRIPTION = (
 )
 
 
-def build(app: FastAPI, tools: Sequence[Tool]) -> dict[str, Any]:
-    """Return the document for the app's routes and these tools."""
+def build(app: FastAPI, tools: Sequence[Tool], routes: Sequence[tuple[RpcTool, Route]] = ()) -> dict[str, Any]:
+    """Return the document for the app's routes and these tools; `routes` are those that methods have by google.api.http."""
     document = get_openapi(
         title="Snakepit Gateway", version=__version__, openapi_version="3.1.0", description=DESCRIPTION, routes=app.routes
     )
@@ -41,28 +44,36 @@ def build(app: FastAPI, tools: Sequence[Tool]) -> dict[str, Any]:
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 # FastAPI's own shape of it; ours is a problem document.
                 operation["responses"]["422"] = contract.problems(422)["422"]
+    rpcs = RpcDocument(document)
     for tool in tools:
-        document["paths"].update(_paths(tool))
+        if isinstance(tool, RpcTool):
+            rpcs.add(tool)
+        else:
+            document["paths"].update(_paths(tool))
+    listed = {id(tool) for tool in tools}
+    for number, (tool, route) in enumerate(routes):
+        if id(tool) in listed:
+            rpcs.add_route(tool, route, number)
     return document
 
 
-def build_secured(app: FastAPI, tools: Sequence[Tool]) -> dict[str, Any]:
+def build_secured(app: FastAPI, tools: Sequence[Tool], routes: Sequence[tuple[RpcTool, Route]] = ()) -> dict[str, Any]:
     """Return the document where callers have to say who they are."""
-    return secured(build(app, tools))
+    return secured(build(app, tools, routes))
 
 
-def install(app: FastAPI, tools: Callable[[], Sequence[Tool]]) -> None:
+def install(app: FastAPI, tools: Callable[[], Sequence[Tool]], routes: Callable[[], Sequence[tuple[RpcTool, Route]]]) -> None:
     """Let the app answer /openapi.json with the document for the tools of the moment."""
-    app.openapi = lambda: build(app, tools())  # type: ignore[method-assign]
+    app.openapi = lambda: build(app, tools(), routes())  # type: ignore[method-assign]
 
 
-def install_secured(app: FastAPI, tools: Callable[[], Sequence[Tool]]) -> None:
+def install_secured(app: FastAPI, tools: Callable[[], Sequence[Tool]], routes: Callable[[], Sequence[tuple[RpcTool, Route]]]) -> None:
     """Let the app answer /openapi.json with the document for the tools that its caller may run; it says how one authenticates."""
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) != app.openapi_url]
 
     async def document(request: Request) -> Response:
         grants = caller_of(request.scope).grants
-        return JSONResponse(build_secured(app, [tool for tool in tools() if grants.may_run(tool.name, tool.pool)]))
+        return JSONResponse(build_secured(app, [tool for tool in tools() if grants.may_run(tool.name, tool.pool)], routes()))
 
     app.add_api_route("/openapi.json", document, methods=["GET"], include_in_schema=False)
 
@@ -80,7 +91,7 @@ def secured(document: dict[str, Any]) -> dict[str, Any]:
             if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
                 operation["security"] = []
                 continue
-            if method == "get" and path.endswith(("/stream", "/events")):
+            if method == "get" and (path.endswith(("/stream", "/events")) or path.startswith("/v1/rpc/")):
                 operation["security"] = [*document["security"], {"ticket": []}]
             operation["responses"] = {**contract.problems(401, 403), **operation["responses"]}
     return document

@@ -21,6 +21,7 @@ from gateway.caller import Caller
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import BadFrame
 from gateway.endpoints.connection import LINK_EXTENSION
+from gateway.endpoints.sending import Sending
 from gateway.events import Chunks, Event
 from gateway.runs.policy import ReaderOptions
 from gateway.runs.source import RunSource
@@ -41,6 +42,9 @@ class MessageEncoder(Protocol):
 class SocketLink(Protocol):
     """A WebSocket as our own server's protocol offers it."""
 
+    def is_gone(self) -> bool:
+        """Return whether the client has hung up, also where what it sent before is yet to be read."""
+
     def abort(self) -> None:
         """Close at once, dropping what was not sent."""
 
@@ -54,13 +58,14 @@ class SocketRun:
 
     `credit`: how many chunks its client has room for; None for any number. With none left, chunks wait in the run's log,
     where they count as this reader's lag, and what stands behind them waits too; a status or a gap needs no credit, nor
-    does an end that is next.
+    does an end that is next. `sending`: what its client sends to it; None for one that takes nothing.
     """
 
     run: RunSource
     encoder: MessageEncoder
     reader: Subscription
     credit: int | None = None
+    sending: Sending | None = None
 
     def take(self) -> Event | None:
         """Return the next event that may be sent now, using credit for its chunks; None while there is none."""
@@ -82,7 +87,7 @@ class Outlet:
     def __init__(self, websocket: WebSocket, *, write_timeout_s: float) -> None:
         self._websocket = websocket
         self._write_timeout_s = write_timeout_s
-        self._link: SocketLink | None = (websocket.scope.get("extensions") or {}).get(LINK_EXTENSION)
+        self.link: SocketLink | None = (websocket.scope.get("extensions") or {}).get(LINK_EXTENSION)
         self._said: list[str] = []
         # Insertion-ordered: the order in which the runs became ready.
         self._ready: dict[SocketRun, None] = {}
@@ -146,7 +151,7 @@ class Outlet:
             if not self._said and not self._ready:
                 if self._finishing:
                     return
-                self._parked = self._link is not None
+                self._parked = self.link is not None
                 await self._signal.wait()
                 self._parked = False
             self._signal.clear()
@@ -218,7 +223,7 @@ class Outlet:
             on_finished(entry)
 
     def _write(self, messages: Sequence[bytes]) -> bool:
-        return self._link is not None and self._link.write_messages(messages)
+        return self.link is not None and self.link.write_messages(messages)
 
     async def _send(self, text: str) -> None:
         await self._in_time(self._websocket.send({"type": "websocket.send", "text": text}))
@@ -229,8 +234,8 @@ class Outlet:
             async with asyncio.timeout(self._write_timeout_s):
                 await sending
         except TimeoutError:
-            if self._link is not None:
-                self._link.abort()
+            if self.link is not None:
+                self.link.abort()
             raise WebSocketDisconnect(1006, "the reader made no progress") from None
 
 

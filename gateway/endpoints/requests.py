@@ -179,13 +179,13 @@ class CallReader:
 
 
 async def read_body(request: Request, *, limit_bytes: int) -> bytes:
-    """Return a request's body; no more than the limit is ever held. Only a POST's is read.
+    """Return a request's body; no more than the limit is ever held. That of a GET or a HEAD is not read.
 
     Raises:
         GatewayError: `body-too-large`.
         ClientDisconnect: the client left before it was complete.
     """
-    if request.method != "POST":
+    if request.method in ("GET", "HEAD"):
         return b""
     parts: list[bytes] = []
     size = 0

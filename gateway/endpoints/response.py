@@ -235,6 +235,7 @@ class RunStream:
         own = [(b"content-location", f"/v1/runs/{self._run.id}/events".encode())]
         if marks:
             own.append((b"server-timing", b", ".join(marks)))
+        own += [(name.encode("ascii"), value.encode("ascii")) for name, value in self._run.headers]
         if self._run.account is not None:
             own += _limit_headers(self._run.account)
         return own

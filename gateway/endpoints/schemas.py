@@ -5,7 +5,7 @@ Only description: nothing here runs in a request, but the check of a new session
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -137,6 +137,59 @@ class ToolList(BaseModel):
     """The catalogue."""
 
     tools: list[ToolDescription]
+
+
+class RpcRule(BaseModel):
+    """A path that a method has by google.api.http."""
+
+    method: Annotated[str, Field(description="The HTTP method; `*`: any.", examples=["GET"])]
+    path: Annotated[str, Field(examples=["/v1/{name=shelves/*/books/*}"])]
+
+
+class RpcLinks(BaseModel):
+    """Where a method is called: by HTTP, unless it takes a stream of messages, and by a WebSocket."""
+
+    call: str | None = None
+    socket: str
+
+
+class RpcMethod(BaseModel):
+    """A method of a gRPC service."""
+
+    name: str
+    kind: Literal["unary", "server_streaming", "client_streaming", "bidi"]
+    description: str
+    deprecated: bool
+    get: Annotated[bool, Field(description="Whether it may be called with GET.")]
+    request: Annotated[str, Field(description="The message that it takes, by its full name.")]
+    response: str
+    http: list[RpcRule]
+    links: RpcLinks
+    request_schema: Annotated[Any, Field(description="JSON Schema of what it takes; only where one service is described.")] = None
+    response_schema: Any = None
+
+
+class RpcServiceLinks(BaseModel):
+    """Where the service is described."""
+
+    self: str
+
+
+class RpcServiceDescription(BaseModel):
+    """A gRPC service."""
+
+    name: Annotated[str, Field(examples=["grpc.health.v1.Health"])]
+    pool: Annotated[str, Field(description="The server that has it, among the pools.")]
+    description: str
+    deprecated: bool
+    links: RpcServiceLinks
+    methods: list[RpcMethod]
+
+
+class RpcServiceList(BaseModel):
+    """All services that the caller may use."""
+
+    services: list[RpcServiceDescription]
 
 
 class QueuePlace(BaseModel):
@@ -324,6 +377,8 @@ MODELS: tuple[type[BaseModel], ...] = (
     CallResult,
     ToolDescription,
     ToolList,
+    RpcServiceDescription,
+    RpcServiceList,
     RunDescription,
     RunList,
     LiveRunList,

@@ -64,11 +64,11 @@ class RunResponses:
         """The longest that a request may wait for a run's end."""
         return self._settings.wait_limit_s
 
-    def response(self, run: RunSource, caller: Caller, media_type: str, options: ReaderOptions) -> Response:
-        """Return the response of a new reader, who is this caller."""
+    def response(self, run: RunSource, caller: Caller, media_type: str, options: ReaderOptions, *, bare: bool = False) -> Response:
+        """Return the response of a new reader, who is this caller. `bare`: a single result is answered as it is."""
         settings = self._settings
         if media_type == collected.MEDIA_TYPE:
-            return self._collected(run, caller, options)
+            return self._collected(run, caller, options, bare=bare)
         encoder = self._shared_encoder(run, media_type)
         return EventSource(RunStream(run, caller, encoder, settings.timing, options=options, debug=settings.debug))
 
@@ -94,15 +94,16 @@ class RunResponses:
             unknown=lambda: self.expired(run_id, media_type),
         )
 
-    def opened(self, asked: RunRequest, media_type: str, options: ReaderOptions) -> Response:
-        """Start the run that is asked for and return its first reader's response.
+    def opened(self, asked: RunRequest, media_type: str, options: ReaderOptions, *, bare: bool = False) -> Response:
+        """Start the run that is asked for and return its first reader's response; `bare` as for `response`.
 
         Raises:
             GatewayError: as Hub.open; where there are other gateways an error is the response's.
         """
         if self._hub.others is None:
-            return self.response(self._hub.open(asked.call, asked.options.policy, asked.claim), asked.call.caller, media_type, options)
-        return self._opened_everywhere(asked, lambda run: self.response(run, asked.call.caller, media_type, options))
+            run = self._hub.open(asked.call, asked.options.policy, asked.claim)
+            return self.response(run, asked.call.caller, media_type, options, bare=bare)
+        return self._opened_everywhere(asked, lambda run: self.response(run, asked.call.caller, media_type, options, bare=bare))
 
     def begun(self, asked: RunRequest, preferences: Preferences) -> Response:
         """Start the run that is asked for, in the background, and return what `started` says of it.
@@ -153,10 +154,14 @@ class RunResponses:
         limits = {} if run.account is None else ratelimit.fields(run.account.quotas())
         return JSONResponse(describe(run), 202, {"Cache-Control": "no-store", **headers, **limits, **preferences.applied()})
 
-    def _collected(self, run: RunSource, caller: Caller, options: ReaderOptions, headers: Mapping[str, str] | None = None) -> Response:
+    def _collected(
+        self, run: RunSource, caller: Caller, options: ReaderOptions, headers: Mapping[str, str] | None = None, *, bare: bool = False
+    ) -> Response:
         settings = self._settings
         limit = settings.result_limit_bytes
-        return CollectedRun(run, caller, settings.timing, limit_bytes=limit, options=options, headers=headers, debug=settings.debug)
+        return CollectedRun(
+            run, caller, settings.timing, limit_bytes=limit, options=options, headers=headers, bare=bare, debug=settings.debug
+        )
 
     @staticmethod
     def _place(last_event_id: str, of: str | None) -> tuple[str, int] | None:

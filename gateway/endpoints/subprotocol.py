@@ -3,7 +3,8 @@
 Frames are handled one at a time, each in a short synchronous step. A frame that breaks the protocol closes the socket
 with the code that BadFrame names; what is wrong with a run, or with the payload that asks for it, is an `error` frame
 under its id, and the socket goes on. An id is live until its terminal frame was sent, or until its client left. What comes for an
-id that isn't live is old news and ignored. Source: docs of the protocol, section 6.
+id that isn't live is old news and ignored. A run of a gRPC method that takes many messages is sent them by `send` and `end`; while it
+has no room for them nothing is read (sending.py). Source: docs of the protocol, section 6.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from gateway import timers
+from gateway.call import is_rpc
 from gateway.caller import NOBODY, SCOPE_KEY, Caller, caller_of
 from gateway.codec import websocket as codec
 from gateway.codec.websocket import CREDIT_LIMIT, BadFrame, ClientFrame, FrameEncoder
@@ -26,9 +28,11 @@ from gateway.endpoints.duplex import AUTH_EXPIRED, GOING_AWAY, Closing, Duplex, 
 from gateway.endpoints.options import META_PREFIX, STARTING_OPTIONS, CallOptions, read_options
 from gateway.endpoints.outlet import SocketRun
 from gateway.endpoints.requests import CallReader
+from gateway.endpoints.rpcrequests import RPC_STARTING_OPTIONS, RpcReader
+from gateway.endpoints.sending import Sending, message_of, rpc_call
 from gateway.errors import CODES, FieldError, GatewayError
 from gateway.runs.idempotency import Claim, claim
-from gateway.runs.policy import Cause, ReaderOptions
+from gateway.runs.policy import Cause, ReaderOptions, invalid_option
 from gateway.runs.source import RunSource
 
 _OWN_MEMBERS = ("tool", "args", "credit", "idempotency_key")
@@ -49,6 +53,7 @@ class Socket(Duplex):
     def __init__(self, websocket: WebSocket, reader: CallReader, settings: SocketSettings, check: CredentialCheck | None = None) -> None:
         super().__init__(websocket, settings, subprotocol=codec.SUBPROTOCOL)
         self._calls = reader
+        self._rpcs = RpcReader(reader)
         self._check = check
         self._caller = caller_of(websocket.scope)
         # Ends the socket when its caller's credential has expired.
@@ -133,11 +138,18 @@ class Socket(Duplex):
         elif frame.type in ("subscribe", "attach"):
             await self._begin(frame)
         elif frame.id in self._runs:
-            self._handle_run(frame, self._runs[frame.id])
+            await self._handle_run(frame, self._runs[frame.id])
 
-    def _handle_run(self, frame: ClientFrame, entry: SocketRun) -> None:
+    async def _handle_run(self, frame: ClientFrame, entry: SocketRun) -> None:
         if frame.type == "credit":
             self._outlet.grant(entry, frame.n)
+        elif frame.type in ("send", "end"):
+            if entry.sending is None:
+                raise BadFrame(f"{frame.type}: run {frame.id!r} takes no messages from here")
+            if frame.type == "end":
+                entry.sending.end()
+            elif not await entry.sending.take(frame.message):
+                raise WebSocketDisconnect(1006, "the client hung up")
         elif frame.type == "cancel":
             entry.run.cancel(Cause.CLIENT)
         else:
@@ -167,17 +179,43 @@ class Socket(Duplex):
         tool = payload.get("tool")
         if not isinstance(tool, str):
             raise GatewayError("invalid-option", "subscribe needs a `tool`: its name", errors=[FieldError("tool", "is required")])
+        credit = read_credit(payload)
+        given = ((option, value) for option, value in payload.items() if option not in _OWN_MEMBERS and value is not None)
+        options = [(f"_{option}", _option_text(option, value)) for option, value in given]
+        if is_rpc(tool):
+            await self._subscribe_rpc(name, tool, payload, options, credit)
+            return
         values = payload.get("args", {})
         if not isinstance(values, dict):
             raise GatewayError("invalid-option", "`args` is an object of arguments", errors=[FieldError("args", "must be an object")])
         arguments.check_depth(values, self._calls.limits.depth)
-        credit = read_credit(payload)
-        given = ((option, value) for option, value in payload.items() if option not in _OWN_MEMBERS and value is not None)
-        options = [(f"_{option}", _option_text(option, value)) for option, value in given]
         checked = read_options(options, self._calls.limits.options, names=STARTING_OPTIONS)
         claimed = _claim(payload.get("idempotency_key"), self._caller, tool, values, checked)
         call = self._calls.call(tool, values, checked, self._caller, self._websocket.scope, streaming=True)
         self._join(name, await self._calls.hub.start(call, checked.policy, claimed), checked.reader, credit)
+
+    async def _subscribe_rpc(
+        self, name: str, method: str, payload: Mapping[str, Any], given: list[tuple[str, str]], credit: int | None
+    ) -> None:
+        """Call a method of a gRPC service: with the message in `args`, or with those of the `send` frames that follow."""
+        tool = self._rpcs.find(method, given)
+        options = self._rpcs.options(tool, given, None, names=RPC_STARTING_OPTIONS)
+        key, sending, claimed = payload.get("idempotency_key"), None, None
+        if tool.method.kind.client_streams:
+            for member in ("args", "idempotency_key"):
+                if payload.get(member) is not None:
+                    raise invalid_option(member, f"has no meaning for {method}, which takes a stream of messages: `send` frames")
+            sending = Sending(tool, self._calls.limits.depth, self._outlet.link)
+            call = rpc_call(tool, options, self._caller, self._websocket.scope, feed=sending.feed)
+        else:
+            values = payload.get("args", {})
+            message = message_of(tool, values, self._calls.limits.depth)
+            claimed = _claim(key, self._caller, method, values, options, streaming=tool.method.kind.server_streams)
+            call = rpc_call(tool, options, self._caller, self._websocket.scope, message=message)
+        run = await self._calls.hub.start(call, options.policy, claimed)
+        if sending is not None:
+            sending.joined(run)
+        self._join(name, run, options.reader, credit, sending)
 
     async def _attach(self, name: str, attachment: Attachment) -> None:
         if attachment.delivered:
@@ -186,8 +224,9 @@ class Socket(Duplex):
             run = await find_run(self._calls.hub, attachment.run_id, self._caller, resumes=attachment.resumes)
             self._join(name, run, attachment.options, attachment.credit)
 
-    def _join(self, name: str, run: RunSource, options: ReaderOptions, credit: int | None) -> None:
+    def _join(self, name: str, run: RunSource, options: ReaderOptions, credit: int | None, sending: Sending | None = None) -> None:
         entry = self._outlet.attach(run, self._caller, FrameEncoder(run.id, name, debug=self._settings.debug), options, credit)
+        entry.sending = sending
         self._runs[name] = entry
         self._names[entry] = name
 
@@ -198,6 +237,8 @@ class Socket(Duplex):
         """Send nothing more of a run, and leave it."""
         del self._runs[self._names.pop(entry)]
         self._outlet.drop(entry)
+        if entry.sending is not None:
+            entry.sending.abandon()
         entry.reader.close()
         self._close_if_done()
 
@@ -210,17 +251,19 @@ class Socket(Duplex):
         if self._expiry is not None:
             self._expiry.cancel()
         for entry in self._runs.values():
+            if entry.sending is not None:
+                entry.sending.abandon()
             entry.reader.close()
 
 
-def _claim(key: Any, caller: Caller, tool: str, values: Mapping[str, Any], options: CallOptions) -> Claim | None:
+def _claim(key: Any, caller: Caller, tool: str, values: Any, options: CallOptions, *, streaming: bool = True) -> Claim | None:
     """Return what a `subscribe` that is sent again after a cut joins its run by; None without a key."""
     if key is None:
         return None
     if not isinstance(key, str):
         detail = "is a text of 1 to 255 printable ASCII characters"
         raise GatewayError("invalid-option", f"idempotency_key {detail}", errors=[FieldError("idempotency_key", detail)])
-    return claim(key, caller, tool, values, options.given, streaming=True)
+    return claim(key, caller, tool, values, options.given, streaming=streaming)
 
 
 def _option_text(name: str, value: Any) -> str:

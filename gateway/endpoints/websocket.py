@@ -1,8 +1,8 @@
-"""Runs over WebSocket: the routes of `/v1/ws`, with the subprotocol, and of the plain `/v1/tools/{tool}/ws`.
+"""Runs over WebSocket: the routes of `/v1/ws`, with the subprotocol, of the plain `/v1/tools/{tool}/ws`, and of one gRPC method's socket.
 
-A socket is checked (its host and origin, the number of open sockets, what it asks for) and then served by a Socket (subprotocol.py)
-or a PlainSocket (plainsocket.py). A browser shows its page nothing of an HTTP error here, so all refusals but that of a
-wrong host or origin are close frames. Source: docs of the protocol, section 6.
+A socket is checked (its host and origin, the number of open sockets, what it asks for) and then served by a Socket (subprotocol.py),
+a PlainSocket (plainsocket.py) or an RpcSocket (rpcsocket.py). A browser shows its page nothing of an HTTP error here, so all refusals but
+that of a wrong host or origin are close frames. Source: docs of the protocol, section 6.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from gateway.endpoints.options import STARTING_OPTIONS, read_options
 from gateway.endpoints.plainsocket import DONE, PlainSocket
 from gateway.endpoints.problem import problem_response
 from gateway.endpoints.requests import CallReader
+from gateway.endpoints.rpcrequests import RpcReader
+from gateway.endpoints.rpcsocket import open_socket
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.subprotocol import CredentialCheck, Socket
 from gateway.errors import CODES, GatewayError
@@ -33,6 +35,7 @@ from gateway.runs.source import RunSource
 def router(reader: CallReader, settings: SocketSettings, sockets: Sockets, check: CredentialCheck | None = None) -> APIRouter:
     """Return the routes of this module. `check` is asked who a socket of the subprotocol is; None: everybody may come in."""
     routes = APIRouter()
+    rpcs = RpcReader(reader)
 
     async def many(websocket: WebSocket) -> None:
         if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
@@ -58,6 +61,18 @@ def router(reader: CallReader, settings: SocketSettings, sockets: Sockets, check
             return
         await sockets.serve(PlainSocket(websocket, run, reading, settings))
 
+    async def method(websocket: WebSocket, service: str, method: str) -> None:
+        refusal = sockets.refusal()
+        if refusal is not None:
+            await answer(websocket, refusal)
+            return
+        try:
+            socket = await open_socket(websocket, rpcs, f"{service}/{method}", settings)
+        except GatewayError as error:
+            await answer(websocket, Closing(CODES[error.code].ws_close, error.detail), codec.error(None, error).encode())
+            return
+        await sockets.serve(socket)
+
     async def start(websocket: WebSocket, tool: str) -> tuple[RunSource, ReaderOptions]:
         plain, options = reader.split_query(websocket.scope["query_string"])
         checked = read_options(options, reader.limits.options, names=STARTING_OPTIONS)
@@ -80,6 +95,7 @@ def router(reader: CallReader, settings: SocketSettings, sockets: Sockets, check
 
     routes.add_api_websocket_route("/v1/ws", many)
     routes.add_api_websocket_route("/v1/tools/{tool}/ws", one)
+    routes.add_api_websocket_route("/v1/rpc/{service}/{method}/ws", method)
     return routes
 
 

@@ -31,6 +31,7 @@ from gateway.runs.quotas import Quotas
 from gateway.runs.registry import RunRegistry
 from gateway.runs.run import Run
 from gateway.runs.source import RunSource
+from gateway.services.tool import RpcTool
 from gateway.telemetry.tally import OTHER, RunTally
 from gateway.workers.catalog import Catalog, Tool
 from gateway.workers.pool import Pool
@@ -189,9 +190,9 @@ class Hub:
         `run_id` and `recorder` are those of a run that was registered with other gateways.
 
         Raises:
-            GatewayError: `idempotency-conflict`, `shutting-down`, `memory-pressure`, `tool-not-found`, `pool-not-found`,
-                `scope-missing`, `tool-not-streaming`, `tool-streams`, `invalid-arguments`, `too-many-streams`, `quota-exceeded`,
-                or what the pool refuses with. Nothing is left behind then.
+            GatewayError: `idempotency-conflict`, `shutting-down`, `memory-pressure`, `tool-not-found`, `rpc-not-found`, `pool-not-found`,
+                `scope-missing`, `tool-not-streaming`, `tool-streams`, `invalid-arguments`, `invalid-message`, `too-many-streams`,
+                `quota-exceeded`, or what the pool refuses with. Nothing is left behind then.
         """
         try:
             return self._open(call, policy or RunPolicy(), claim, run_id, recorder)
@@ -320,6 +321,10 @@ class Hub:
                 run.cancel(Cause.SHUTDOWN)
 
     def _check_arguments(self, tool: Tool, call: ToolCall) -> None:
+        if isinstance(tool, RpcTool):
+            if call.rpc is None:
+                tool.method.request.from_json(call.arguments)
+            return
         if tool.parameters is None or call.binary:
             # The schema speaks of JSON values; the worker checks a call with raw bytes among its arguments.
             return

@@ -15,12 +15,12 @@ What "the last subscriber leaves" means is the policy's (`OnDisconnect`); subscr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 from gateway import timers
-from gateway.call import ToolCall
+from gateway.call import ToolCall, is_rpc
 from gateway.caller import Caller
 from gateway.errors import GatewayError
 from gateway.events import ChunkAttributes, Ended, Marks, Outcome, Status, Timing
@@ -198,6 +198,10 @@ class Run(RunSource, ToolSink):
         outcome, problem = _ENDINGS.get(cause, (Outcome.CANCELLED, "cancelled"))
         self._end(outcome, GatewayError(problem, f"The run ended: {cause.value}"))
 
+    def fail(self, error: GatewayError) -> None:
+        """End the run for what its caller has sent to it since it began; idempotent."""
+        self._end(Outcome.ERROR, error)
+
     # the pool's answers: LeaseHolder
 
     def on_lease(self, lease: Lease) -> None:
@@ -215,6 +219,9 @@ class Run(RunSource, ToolSink):
         except TypeError as exc:
             # Only a gRPC caller can have an argument that JSON has no word for.
             self._end(Outcome.ERROR, GatewayError("invalid-arguments", f"An argument can't be sent as JSON: {exc}"))
+            return
+        except GatewayError as error:
+            self._end(Outcome.ERROR, error)
             return
         if watch.watches_silence:
             self._timer.cancel()
@@ -265,6 +272,10 @@ class Run(RunSource, ToolSink):
         # Last: who is cut leaves at once, which may end the run.
         if self._sheds:
             self._shed(before_bytes)
+
+    def on_headers(self, headers: Sequence[tuple[str, str]]) -> None:
+        """Keep them for those who answer with headers of their own."""
+        self.headers = headers
 
     def on_end(self, end: ToolEnd) -> None:
         """The call has ended."""
@@ -340,7 +351,8 @@ class Run(RunSource, ToolSink):
             return
         self._timer.cancel()
         if self._counts is not None:
-            self._count_end(self._counts, outcome)
+            waited_s = self._timers.time() - self._watch.accepted_at
+            self._counts.run_ended(outcome.value, waited_s, had_worker=self._watch.leased_at is not None)
         self.ended = end = Ended(outcome, self.log.next - 1, self._decorate(metadata or {}), self.timing(), error, marks)
         if self._ticket is not None:
             self._ticket.cancel()
@@ -360,16 +372,9 @@ class Run(RunSource, ToolSink):
         self._tell_end()
         self._owner.run_ended(self)
 
-    def _count_end(self, counts: ToolTally, outcome: Outcome) -> None:
-        waited_s = self._timers.time() - self._watch.accepted_at
-        if self._watch.leased_at is None:
-            # Else those who waited in vain, the longest, would not show.
-            counts.queue.observe(waited_s)
-        counts.run_ended(outcome.value, waited_s)
-
     def _decorate(self, metadata: Mapping[str, str]) -> Mapping[str, str]:
-        """Add what Snakepit adds to a final chunk, where the worker hasn't said it itself."""
-        if self.worker_id is None or self._watch.leased_at is None:
+        """Add what Snakepit adds to a final chunk, where the worker hasn't said it itself; nothing to an rpc's."""
+        if self.worker_id is None or self._watch.leased_at is None or is_rpc(self.tool):
             return metadata
         elapsed_ms = int((self._timers.time() - self._watch.leased_at) * 1000)
         return {"execution_time_ms": str(elapsed_ms), "tool_type": "remote", "worker_id": self.worker_id, **metadata}

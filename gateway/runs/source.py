@@ -8,7 +8,7 @@ for nothing but the end is told of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from mypy_extensions import mypyc_attr
@@ -46,6 +46,7 @@ class RunSource:
         "account",
         "caller_id",
         "ended",
+        "headers",
         "id",
         "log",
         "on_disconnect",
@@ -91,6 +92,8 @@ class RunSource:
         # Hears what becomes of the run, until its end; None: nobody does.
         self.trace: Trace | None = None
         self.ended: Ended | None = None
+        # What an upstream has said of its answer ahead of it; known where the run is executed only.
+        self.headers: Sequence[tuple[str, str]] = ()
         self.pool: str | None = None
         self.worker_id: str | None = None
         # Tuples: one who leaves while all are being told must not make another one be passed over.

@@ -15,6 +15,7 @@ from gateway.settings.root import Settings
 from gateway.settings.runs import CallerLimitSettings, LimitSettings, RunLogSettings, SessionSettings
 from gateway.settings.section import Section, SettingsError
 from gateway.settings.server import ServerSettings
+from gateway.settings.services import ServiceSettings
 from gateway.settings.telemetry import LogSettings, TracingSettings
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "RunLogSettings",
     "Section",
     "ServerSettings",
+    "ServiceSettings",
     "SessionSettings",
     "Settings",
     "SettingsError",

@@ -18,6 +18,8 @@ HEADER_RULE = "a name of 0-9 a-z _ . - that gRPC has no use for itself, and a va
 _TOOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 TOOL_NAME_RULE = "1 to 64 of the characters A-Z a-z 0-9 _ . -, the first a letter or digit"
 
+NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
+
 
 class WorkerTlsSettings(Section):
     """`tls` of a pool of addresses. All files are PEM; see TlsOptions in transport/tls.py."""
@@ -37,7 +39,7 @@ class PoolSettings(Section):
     `kind` is `snakepit` with a command, `local` with an adapter and `addresses` with addresses, unless said; `bridge` has to be said.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default"
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] = "default"
     kind: Kind | None = None
     # `module:Class` or a file of our own workers; `module.Class` of Snakepit's.
     adapter: str | None = None

@@ -13,13 +13,14 @@ from gateway.settings.host import HostSettings
 from gateway.settings.pools import PoolSettings
 from gateway.settings.runs import LimitSettings, RunLogSettings, SessionSettings
 from gateway.settings.server import ServerSettings
+from gateway.settings.services import ServiceSettings
 from gateway.settings.telemetry import LogSettings, TracingSettings
 
 ENV_PREFIX = "GATEWAY_"
 
 
 class Settings(BaseSettings):
-    """All settings. Without a pool the demo tools of examples/ml_streaming.py are served."""
+    """All settings. Without a pool and a service the demo tools of examples/ml_streaming.py are served."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -42,15 +43,17 @@ class Settings(BaseSettings):
     # Functions that workers' tools may call (`call_elixir_tool`): `module:function`, `file.py:function`, or a module or a file alone for
     # its functions that are marked with `@host_tool`.
     host_tools: tuple[str, ...] = ()
+    services: tuple[ServiceSettings, ...] = ()
     # How calls reach the workers.
     transport: Literal["lane", "grpcio"] = "lane"
 
     @model_validator(mode="after")
     def _names_differ(self) -> Settings:
-        names = [pool.name for pool in self.pools]
+        names = [pool.name for pool in self.pools] + [service.pool for service in self.services]
         doubled = {name for name in names if names.count(name) > 1}
         if doubled:
-            raise ValueError(f"two pools are named {', '.join(sorted(doubled))}")
+            kinds = "pools or services" if self.services else "pools"
+            raise ValueError(f"two {kinds} are named {', '.join(sorted(doubled))}")
         return self
 
     @classmethod

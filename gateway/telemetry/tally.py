@@ -97,8 +97,11 @@ class ToolTally:
         copied.duration, copied.gap = self.duration.copy(), self.gap.copy()
         return copied
 
-    def run_ended(self, outcome: str, duration_s: float) -> None:
-        """Count an end."""
+    def run_ended(self, outcome: str, duration_s: float, *, had_worker: bool = True) -> None:
+        """Count an end. A run that never had a worker has waited all of its time."""
+        if not had_worker:
+            # Else those who waited in vain, the longest, would not show.
+            self.queue.observe(duration_s)
         self.ended[outcome] += 1
         self.duration.observe(duration_s)
 

@@ -103,14 +103,38 @@ class ClientConnection(Generic[S]):
         return len(self._streams.by_id)
 
     def open(self, stream: S, method: str, request: bytes, timeout_s: float | None, metadata: Metadata) -> None:
-        """Send a request on a new stream. The metadata must have been checked, and there must be room."""
+        """Send a request on a new stream. The metadata must have been checked, and there must be room.
+
+        A stream with an Outgoing sends the messages in it, and `request` is not looked at.
+        """
         self._streams.add(stream)
         block = self._first_block + self._requests.block(method, timeout_s, metadata)
         self._first_block = b""
         self._out.append(header_block(stream.id, block, self._upload.max_frame_bytes))
-        self._upload.send(stream, b"\x00" + U32.pack(len(request)) + request)
+        if stream.outgoing is None:
+            self._upload.send(stream, b"\x00" + U32.pack(len(request)) + request)
+        else:
+            self._upload.open(stream)
         if not self._streams.ids_left:
             self._drain("its stream ids are used up")
+
+    def push(self, stream: S) -> None:
+        """Send what a stream's Outgoing holds. Harmless after its end."""
+        if self._streams.by_id.get(stream.id) is stream:
+            self._upload.push(stream)
+
+    def cork(self) -> None:
+        """Send no messages of an Outgoing until `uncork`: what is to be sent can't be, and would pile up."""
+        self._upload.cork()
+
+    def uncork(self) -> None:
+        """Send them on."""
+        self._upload.uncork()
+
+    def take_freed(self) -> list[S]:
+        """Return the open streams whose Outgoing has room again; those that a read has freed are among its news."""
+        freed = self._upload.take_freed()
+        return [self._streams.by_id[stream.id] for stream in freed if stream.id in self._streams.by_id] if freed else []
 
     def cancel(self, stream: S) -> None:
         """Reset `stream`; nothing more arrives for it. Harmless after its end."""
@@ -154,6 +178,8 @@ class ClientConnection(Generic[S]):
             except PeerError as exc:
                 self._fail(exc.code, f"the worker broke the HTTP/2 protocol: {exc}")
             self._streams.credit_connection()
+            for stream in self.take_freed():
+                self._streams.messages_of(stream)
         return self._streams.take_news()
 
     # -- what the reader hands over ------------------------------------------------------------------------
@@ -220,9 +246,10 @@ class ClientConnection(Generic[S]):
             check_size(not payload, "SETTINGS ACK")
             return
         check_size(len(payload) % 6 == 0, "SETTINGS")
+        # Ahead of what a larger window lets go: until it reads this, the peer counts by the old one.
+        self._reply(frame(SETTINGS, ACK, 0))
         for name, value in U16_U32.iter_unpack(payload):
             self._take_setting(name, value)
-        self._reply(frame(SETTINGS, ACK, 0))
         if self.state is ConnectionState.GREETING:
             self.state = ConnectionState.OPEN
 

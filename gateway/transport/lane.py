@@ -20,11 +20,12 @@ import logging
 
 from gateway.errors import Code
 from gateway.transport.address import TcpAddress, parse_address
-from gateway.transport.base import MESSAGE_LIMIT_BYTES, CallStatus, Metadata, StreamCall, StreamSink
+from gateway.transport.base import MESSAGE_LIMIT_BYTES, CallStatus, DuplexCall, DuplexSink, Metadata, StreamSink, WireCall
 from gateway.transport.connection import ClientConnection
 from gateway.transport.dialer import Dialer, DialFailed
 from gateway.transport.headers import MetadataInvalid, check_metadata
 from gateway.transport.lanecall import LaneCall
+from gateway.transport.laneduplex import LaneDuplexCall
 from gateway.transport.link import Link
 from gateway.transport.tls import TlsOptions
 from gateway.transport.unary import call_unary
@@ -73,10 +74,15 @@ class LaneChannel:
         self._waiting: dict[LaneCall, None] = {}  # in order; a dict, so that a cancelled one leaves at once
         self._dial: asyncio.Task[Link | str] | None = None
         self._closed = False
+        self._connections = 0
 
     @property
     def address(self) -> str:
         return self._address
+
+    @property
+    def connections(self) -> int:
+        return self._connections
 
     @property
     def open_calls(self) -> int:
@@ -91,18 +97,16 @@ class LaneChannel:
         *,
         timeout_s: float | None = None,
         metadata: Metadata = (),
-    ) -> StreamCall:
+    ) -> WireCall:
         """Do what base.Channel.open_stream says."""
         call = LaneCall(self, method, request, sink, timeout_s, metadata)
-        refusal = self._refusal(request, timeout_s, metadata)
-        if refusal is not None:
-            call.end(refusal)
-            return call
-        for link in self._links:
-            if link.has_room:
-                link.start(call)
-                return call
-        self._wait(call)
+        self._begin(call, self._refusal(request, timeout_s, metadata))
+        return call
+
+    def open_duplex(self, method: str, sink: DuplexSink, *, timeout_s: float | None = None, metadata: Metadata = ()) -> DuplexCall:
+        """Do what base.Channel.open_duplex says."""
+        call = LaneDuplexCall(self, method, sink, timeout_s, metadata, self._message_limit_bytes)
+        self._begin(call, self._refusal(b"", timeout_s, metadata))
         return call
 
     async def unary(self, method: str, request: bytes, *, timeout_s: float, metadata: Metadata = ()) -> bytes:
@@ -138,6 +142,16 @@ class LaneChannel:
             return CallStatus(Code.INTERNAL, str(exc))
         return None
 
+    def _begin(self, call: LaneCall, refusal: CallStatus | None) -> None:
+        if refusal is not None:
+            call.end(refusal)
+            return
+        for link in self._links:
+            if link.has_room:
+                link.start(call)
+                return
+        self._wait(call)
+
     def _wait(self, call: LaneCall) -> None:
         if len(self._waiting) >= WAITING_LIMIT:
             call.end(CallStatus(Code.RESOURCE_EXHAUSTED, f"{WAITING_LIMIT} calls are waiting for a connection to {self._address}"))
@@ -151,6 +165,9 @@ class LaneChannel:
 
     def credit(self, call: LaneCall) -> None:
         """A call that waits has received nothing yet."""
+
+    def feed(self, call: LaneCall) -> None:
+        """A call that waits keeps what it has to send until it is started."""
 
     def _admit(self) -> None:
         """Give waiting calls to links with room, the oldest first."""
@@ -212,6 +229,7 @@ class LaneChannel:
             made.close("the channel was closed")
         elif made.usable:
             self._links.append(made)
+            self._connections += 1
             self._admit()
         else:  # lost between its greeting and now
             self._refuse_waiting("the worker closed the connection")

@@ -13,6 +13,7 @@ first wins: the peer's status, the deadline's timer, or `cancel`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Protocol
 
 from gateway import timers
@@ -31,6 +32,9 @@ class Carrier(Protocol):
 
     def credit(self, call: LaneCall) -> None:
         """Note that a paused call reads again."""
+
+    def feed(self, call: LaneCall) -> None:
+        """Note that a call's Outgoing has something to send."""
 
 
 class LaneCall(Stream):
@@ -68,6 +72,9 @@ class LaneCall(Stream):
 
     def cancel(self) -> None:
         self.end(CallStatus(Code.CANCELLED, "cancelled"))
+
+    def headers(self) -> Mapping[str, str]:
+        return self.answer_headers
 
     # -- for the channel and the link ----------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ class Link:
         # While a read is dealt with, what its sinks do is written and acted on once, at the end.
         self._in_read = False
         self._flush_is_due = False
+        # Calls whose Outgoing has something to send, at the next flush.
+        self._fed: list[LaneCall] = []
         self._stream_ended = False
         self._writing_paused = False
         self._heard = False
@@ -75,10 +77,7 @@ class Link:
         """Send the call's request, headers and all in one write. There must be room."""
         call.carrier = self
         self._connection.open(call, call.method, call.take_request(), call.remaining_s(), call.metadata)
-        if not self._flush_is_due:
-            # Calls that begin in one turn of the loop leave in one system call, at its end.
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+        self._flush_soon()
 
     def drop(self, call: LaneCall) -> None:
         """Reset the stream of a call that has ended here."""
@@ -91,6 +90,11 @@ class Link:
         """Give back what a resumed call has been holding."""
         self._connection.credit(call)
         self._flush()
+
+    def feed(self, call: LaneCall) -> None:
+        """Send what a call's Outgoing holds by the end of this turn of the loop, in one write with all else."""
+        self._fed.append(call)
+        self._flush_soon()
 
     def close(self, reason: str) -> None:
         """End every call with UNAVAILABLE, say goodbye and close; a peer that doesn't read delays it by CLOSE_TIMEOUT_S."""
@@ -138,18 +142,38 @@ class Link:
             self.closed.set_result(None)
 
     def pause_writing(self) -> None:
-        # Requests need no brake of their own: the peer's windows bound them.
+        # Requests of one message need no brake of their own: they are held anyway. Others might go on for ever within a vast window.
         self._writing_paused = True
+        self._connection.cork()
 
     def resume_writing(self) -> None:
         self._writing_paused = False
+        self._connection.uncork()
+        self._tell_freed()
+        self._flush()
 
     # -- both ----------------------------------------------------------------------------------------------
+
+    def _flush_soon(self) -> None:
+        """Flush at the end of this turn of the loop: what is begun and sent in one turn leaves in one system call."""
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _tell_freed(self) -> None:
+        """Have calls whose Outgoing was emptied hear of it in the loop's next turn."""
+        for call in self._connection.take_freed():
+            self._loop.call_soon(call.deliver)
 
     def _flush(self) -> None:
         if self._in_read:
             return
         self._flush_is_due = False
+        if self._fed:
+            fed, self._fed = self._fed, []
+            for call in fed:
+                self._connection.push(call)
+            self._tell_freed()
         output = self._connection.take_output()
         if output and self._transport is not None and not self._transport.is_closing():
             self._transport.write(output)

@@ -16,9 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum, auto
 
+from gateway.call import NOTHING
 from gateway.errors import Code
 from gateway.transport.base import CallStatus
 from gateway.transport.messages import MessageAssembler, MessageError
+from gateway.transport.outgoing import Outgoing
 from gateway.transport.status import status_from_http, status_from_trailers
 
 
@@ -39,7 +41,20 @@ class Stream:
     read, which ends in a delivery. `status` is set once, in ENDED.
     """
 
-    __slots__ = ("_assembler", "at_border", "id", "messages", "paused", "send_window", "state", "status", "uncredited", "unsent")
+    __slots__ = (
+        "_assembler",
+        "answer_headers",
+        "at_border",
+        "id",
+        "messages",
+        "outgoing",
+        "paused",
+        "send_window",
+        "state",
+        "status",
+        "uncredited",
+        "unsent",
+    )
 
     def __init__(self) -> None:
         self.id = 0
@@ -51,11 +66,20 @@ class Stream:
         self.uncredited = 0
         # The request's bytes that the peer's windows have no room for, and the stream's window for them.
         self.unsent: memoryview | None = None
+        # What comes after that; None where the request is one message, known from the beginning.
+        self.outgoing: Outgoing | None = None
         self.send_window = 0
         # Whether an answer is under way and the next byte of DATA begins a message.
         self.at_border = False
+        # The header block that began the answer; shared with others, not to be changed.
+        self.answer_headers: Mapping[str, str] = NOTHING
         # Made for the first message that is cut: many streams never see one.
         self._assembler: MessageAssembler | None = None
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether the peer has yet to hear that the request is complete."""
+        return self.unsent is not None or (self.outgoing is not None and not self.outgoing.closed)
 
     def take_headers(self, fields: Mapping[str, str], end_stream: bool) -> CallStatus | None:
         """Take a header block; return the status if it ends the call."""
@@ -74,6 +98,7 @@ class Stream:
         if end_stream:
             return status_from_trailers(fields)
         self.state = StreamState.ANSWERED
+        self.answer_headers = fields
         self.at_border = True
         return None
 

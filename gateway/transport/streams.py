@@ -91,7 +91,7 @@ class OpenStreams(Generic[S]):
         stream.status = status
         self.messages_of(stream)
         # RFC 9113 §8.1: once the answer is whole, the rest of the request needn't be sent.
-        self.forget(stream, ErrorCode.CANCEL if reset is None and stream.unsent else reset)
+        self.forget(stream, ErrorCode.CANCEL if reset is None and stream.is_sending else reset)
 
     def forget(self, stream: S, reset: ErrorCode | None) -> None:
         """Let go of an open stream, resetting it where the peer may still be busy with it."""

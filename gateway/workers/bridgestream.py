@@ -151,3 +151,18 @@ class BridgeStream(ToolSink):
         if self._session is not None:
             session, self._session = self._session, None
             self._sessions.release(session)
+
+
+def execute_bridged(
+    worker: Worker,
+    call: ToolCall,
+    run_id: str,
+    timeout_s: float,
+    sink: ToolSink,
+    metadata: Metadata,
+    give_back: Callable[[Worker, str | None], None],
+) -> BridgeStream:
+    """Start a call of a tool through a BridgeServer: see Lease.execute. Raises TypeError for an argument that has no JSON form."""
+    sessions = worker.dialect.sessions
+    assert sessions is not None, "a BridgeServer has sessions"
+    return BridgeStream(worker, sessions, call, run_id, timeout_s, sink, give_back).open(metadata)

@@ -16,8 +16,9 @@ import structlog
 
 from gateway.errors import GatewayError
 from gateway.workers.affinity import Sessions, choose
-from gateway.workers.lease import Lease, LeaseHolder, LeaseRequest
+from gateway.workers.lease import Execute, Lease, LeaseHolder, LeaseRequest
 from gateway.workers.options import PoolOptions
+from gateway.workers.toolstream import execute_tool
 from gateway.workers.worker import Worker, WorkerState
 
 log = structlog.get_logger("gateway.pool")
@@ -67,8 +68,9 @@ class Dispatcher:
         options: PoolOptions,
         scheduler: Scheduler | None = None,
         unsettled: Callable[[Worker, str], bool] = lambda worker, run_id: False,
+        execute: Execute = execute_tool,
     ) -> None:
-        """`scheduler` None: the running event loop.
+        """`scheduler` None: the running event loop. `execute` starts a call on a worker.
 
         `unsettled(worker, run_id)` is asked when a run ended that may not have stopped on the worker; True: it
         sees to that and calls `free` itself.
@@ -78,6 +80,7 @@ class Dispatcher:
         self._options = options
         self._scheduler = scheduler
         self._unsettled = unsettled
+        self._execute = execute
         # In order of arrival; a dict, so that leaving from the middle costs nothing.
         self._queue: dict[Ticket, None] = {}
         # Nobody waits.
@@ -181,7 +184,7 @@ class Dispatcher:
         self._tick += 1
         worker.take(self._tick)
         self.sessions.remember(request.session_id, worker)
-        return Lease(self._options.name, worker, self.give_back)
+        return Lease(self._options.name, worker, self._execute, self.give_back)
 
     def _serve(self, ticket: Ticket) -> None:
         try:

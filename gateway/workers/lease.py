@@ -14,8 +14,7 @@ from gateway.call import Affinity, ToolCall
 from gateway.errors import GatewayError
 from gateway.transport.base import Metadata, StreamCall
 from gateway.value import Value
-from gateway.workers.bridgestream import BridgeStream
-from gateway.workers.toolstream import ToolSink, ToolStream
+from gateway.workers.toolstream import ToolSink
 from gateway.workers.worker import Worker
 
 
@@ -38,6 +37,10 @@ class LeaseRequest(Value):
         self.worker_id = worker_id
 
 
+# Starts a call on a leased worker: the worker, the call, the run's id, seconds, the sink, the metadata to add, and what ends the lease.
+Execute = Callable[[Worker, ToolCall, str, float, ToolSink, Metadata, Callable[[Worker, str | None], None]], StreamCall]
+
+
 class LeaseHolder(Protocol):
     """Who waits for a lease. Called from the event loop; must not raise and must not block.
 
@@ -57,13 +60,14 @@ class LeaseHolder(Protocol):
 class Lease:
     """One execution's place on a worker."""
 
-    __slots__ = ("_give_back", "_used", "_worker", "pool", "worker_id")
+    __slots__ = ("_execute", "_give_back", "_used", "_worker", "pool", "worker_id")
 
-    def __init__(self, pool: str, worker: Worker, give_back: Callable[[Worker, str | None], None]) -> None:
-        """`give_back(worker, run_id)` ends the lease; a run id says that this run may not have stopped yet."""
+    def __init__(self, pool: str, worker: Worker, execute: Execute, give_back: Callable[[Worker, str | None], None]) -> None:
+        """`execute` starts the call. `give_back(worker, run_id)` ends the lease; a run id says that this run may not have stopped yet."""
         self.pool = pool
         self.worker_id = worker.id
         self._worker = worker
+        self._execute = execute
         self._give_back = give_back
         self._used = False
 
@@ -74,16 +78,14 @@ class Lease:
 
         Raises:
             TypeError: an argument has no JSON form. The lease is released.
+            GatewayError: the call can't be made. The lease is released.
             RuntimeError: the lease was used or released before.
         """
         if self._used:
             raise RuntimeError("a lease is for one execution")
         self._used = True
         try:
-            sessions = self._worker.dialect.sessions
-            if sessions is not None:
-                return BridgeStream(self._worker, sessions, call, run_id, timeout_s, sink, self._give_back).open(metadata)
-            return ToolStream(self._worker, call, run_id, timeout_s, sink, self._give_back).open(metadata)
+            return self._execute(self._worker, call, run_id, timeout_s, sink, metadata, self._give_back)
         except BaseException:
             self._give_back(self._worker, None)
             raise

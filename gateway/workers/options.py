@@ -14,14 +14,14 @@ from gateway.call import Affinity
 class PoolOptions:
     """One pool. `kind` "local" starts worker processes of `adapter`; "addresses" dials workers that others run; "snakepit" is
     Snakepit's own workers, started by `command` or at `addresses`, behind the gateway as their host; "bridge" dials BridgeServers,
-    which have workers of their own.
+    which have workers of their own; "rpc" a gRPC server that is no worker (services/options.py).
 
     Raises:
         ValueError: an option is missing or out of range.
     """
 
     name: str
-    kind: Literal["local", "addresses", "snakepit", "bridge"] = "local"
+    kind: Literal["local", "addresses", "snakepit", "bridge", "rpc"] = "local"
     # local: "module:Class" or "file.py[:Class]", as the worker's --adapter takes it. snakepit: "module.Class".
     adapter: str | None = None
     # snakepit: the program that is its worker, and its arguments; what Snakepit adds to them is added.

@@ -20,13 +20,15 @@ from gateway.call import Affinity
 from gateway.errors import GatewayError
 from gateway.telemetry.tally import OTHER, STOP_BOUNDS_S, STOP_CAUSES, Histogram
 from gateway.workers.address import AddressSlot
+from gateway.workers.bridgestream import execute_bridged
 from gateway.workers.description import Tool, await_stop
 from gateway.workers.dialect import Speak, WorkerDialect
 from gateway.workers.dispatch import Dispatcher, Scheduler, Ticket
 from gateway.workers.launcher import RunDirectory
-from gateway.workers.lease import Lease, LeaseHolder, LeaseRequest
+from gateway.workers.lease import Execute, Lease, LeaseHolder, LeaseRequest
 from gateway.workers.local import ChannelFactory, LocalSlot
 from gateway.workers.options import PoolOptions
+from gateway.workers.toolstream import execute_tool
 from gateway.workers.worker import Worker, WorkerState
 
 log = structlog.get_logger("gateway.pool")
@@ -36,13 +38,23 @@ class Pool:
     """One pool. Its workers live while `run` runs; leases may be asked for before, and wait."""
 
     def __init__(
-        self, options: PoolOptions, open_channel: ChannelFactory, scheduler: Scheduler | None = None, *, speak: Speak = WorkerDialect
+        self,
+        options: PoolOptions,
+        open_channel: ChannelFactory,
+        scheduler: Scheduler | None = None,
+        *,
+        speak: Speak = WorkerDialect,
+        execute: Execute | None = None,
     ) -> None:
-        """`open_channel(address)` connects to a worker, `speak` says how it is spoken to. `scheduler` None: the running event loop."""
+        """`open_channel(address)` connects to a worker, `speak` says how it is spoken to, `execute` starts a call on it; None: a tool's.
+
+        `scheduler` None: the running event loop.
+        """
         self.name = options.name
         self.kind = options.kind
         self._options = options
-        self._dispatcher = Dispatcher(options, scheduler, self._unsettled)
+        execute = execute or (execute_bridged if options.kind == "bridge" else execute_tool)
+        self._dispatcher = Dispatcher(options, scheduler, self._unsettled, execute)
         self._directory = RunDirectory()
         self._tools: dict[str, Tool] = {}
         self._tasks: asyncio.TaskGroup | None = None

@@ -82,6 +82,9 @@ class ToolSink:
         """
         raise NotImplementedError
 
+    def on_headers(self, headers: Sequence[tuple[str, str]]) -> None:
+        """Take what an upstream has said of its answer ahead of it; called once at most, before the first chunk."""
+
     def on_end(self, end: ToolEnd) -> None:
         """The execution is over; called exactly once, after the last chunk."""
         raise NotImplementedError
@@ -318,3 +321,16 @@ class ToolStream(StreamSink):
     def _odd_id(self, chunk_id: str, number: int) -> str | None:
         """Return a chunk's id, None where it is the one that a chunk of this number has anyway."""
         return chunk_id if chunk_id and chunk_id != f"{self._call.tool}-{number}" else None
+
+
+def execute_tool(
+    worker: Worker,
+    call: ToolCall,
+    run_id: str,
+    timeout_s: float,
+    sink: ToolSink,
+    metadata: Metadata,
+    give_back: Callable[[Worker, str | None], None],
+) -> ToolStream:
+    """Start a call of a tool: see Lease.execute. Raises TypeError for an argument that has no JSON form."""
+    return ToolStream(worker, call, run_id, timeout_s, sink, give_back).open(metadata)

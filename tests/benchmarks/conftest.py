@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cases.rpc import Transcoder
 from benchmarks.peers.target import Envoy, Naive
 from benchmarks.process import Cores
 from benchmarks.targets import Gateway, Served, Stand, Target
@@ -30,6 +31,12 @@ def stand(source: Upstream, folder: Path) -> Stand:
 @pytest.fixture(scope="session")
 def gateway(stand: Stand) -> Iterator[Served]:
     with Gateway().serving(stand) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def transcoder(stand: Stand, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with Transcoder().serving(Stand(stand.upstream_port, stand.core, tmp_path_factory.mktemp("rpc"))) as served:
         yield served
 
 

@@ -1,16 +1,21 @@
 """Upstream, target and load generator agree on what was delivered; nothing here looks at the clock."""
 
 import asyncio
+import json
 import time
+from typing import Any
 
+import httpx
 import pytest
 
+from benchmarks.cases.rpc import Transcoder
 from benchmarks.load.http import EventReader
 from benchmarks.load.reader import StreamFailed, StreamReader, opened
 from benchmarks.load.websocket import FrameReader
+from benchmarks.peers.target import Envoy
 from benchmarks.plan import ENDLESS, TOOL, Plan
 from benchmarks.process import cpu_s, private_bytes
-from benchmarks.targets import Gateway, Served, Target, post
+from benchmarks.targets import Gateway, Served, Stand, Target, post
 from benchmarks.upstream.handle import Upstream, reports
 
 CHUNKS = 300
@@ -56,6 +61,40 @@ async def test_peer_stream_has_the_planned_events(peer: tuple[Target, Served]) -
     await read(reader, served)
     assert reader.events == CHUNKS + target.extra_events
     assert len(reader.latencies_ns) == CHUNKS
+
+
+async def test_transcoded_stream_has_the_planned_events_and_their_latencies(transcoder: Served) -> None:
+    target = Transcoder()
+    reader = reader_of(target, Plan(CHUNKS, interval_us=100))
+    await read(reader, transcoder)
+    assert reader.events == CHUNKS + target.extra_events
+    assert len(reader.latencies_ns) == CHUNKS
+    assert f'"chunks":{CHUNKS + 1}'.encode() in reader.tail
+
+
+def test_transcoded_events_are_those_of_envoy(transcoder: Served, stand: Stand) -> None:
+    ours = messages_of(transcoder, Transcoder())
+    assert [sorted(message) for message in ours] == [["chunkId", "data"], ["chunkId", "data"], ["chunkId", "isFinal"]]
+    envoy = Envoy()
+    if (reason := envoy.missing()) is not None:
+        pytest.skip(reason)
+    with envoy.serving(stand) as served:
+        theirs = messages_of(served, envoy)
+    assert [{**message, "data": ""} for message in theirs] == [{**message, "data": ""} for message in ours]
+
+
+def messages_of(served: Served, target: Target) -> list[dict[str, Any]]:
+    """The messages of a stream of two chunks."""
+    path, message = target.request(Plan(2)).split(b" ", 2)[1].decode(), target.request(Plan(2)).rpartition(b"\r\n\r\n")[2]
+    answer = httpx.post(
+        f"http://127.0.0.1:{served.port}{path}",
+        content=message,
+        headers={"accept": "text/event-stream", "content-type": "application/json"},
+        timeout=20,
+    )
+    events = answer.text.strip().split("\n\n")
+    unnamed = [event for event in events if "event:" not in event]
+    return [json.loads(event[event.index("data:") + 5 :]) for event in unnamed]
 
 
 async def test_requests_on_one_connection_are_all_counted(gateway: Served) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from tests.bridge.test_service import Bridge, bridge, request
@@ -35,6 +36,13 @@ async def test_a_malformed_request_for_a_stream_is_an_invalid_argument(
     call = bridge.channel.unary_stream(method)(b"\x0a\x05a")
     assert (await call.code(), await call.details()) == REFUSED
     assert caplog.records == []
+
+
+async def test_a_method_that_writes_its_answers_itself_streams(bridge: Bridge) -> None:
+    """As grpc.health's Watch does, where those of ours yield."""
+    watch = health_pb2_grpc.HealthStub(bridge.channel).Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()
 
 
 async def test_a_malformed_message_in_a_stream_of_requests_ends_it(bridge: Bridge, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,12 +12,14 @@ from tests.browser.conftest import launched
 from tests.docs.blocks import all_blocks
 from tests.e2e.harness import DEMO_ADAPTER, Served, served
 
+# The gRPC front door, which the page on services has served over HTTP.
+SERVICE = '\n[[services]]\nname = "itself"\naddress = "{address}"\n'
 POOL = '\n[[pools]]\nname = "{name}"\nadapter = "{adapter}"\nsize = {size}\n'
 
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A gateway with the demo tools, and with those that the docs write into a file of their own."""
+    """A gateway with the demo tools, those that the docs write into a file of their own, and its own gRPC front door as a service."""
     folder = tmp_path_factory.mktemp("docs")
     settings = POOL.format(name="default", adapter=DEMO_ADAPTER, size=4)
     for block in all_blocks():
@@ -26,7 +28,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             adapter.parent.mkdir(exist_ok=True)
             adapter.write_text(block.text)
             settings += POOL.format(name=f"{block.path.stem}-{block.line}", adapter=adapter, size=1)
-    with served(folder, settings=settings) as gateway:
+    address = f"unix:{folder}/grpc.sock"
+    settings += SERVICE.format(address=address)
+    with served(folder, "--grpc-address", address, settings=settings) as gateway:
         yield gateway
 
 

@@ -44,6 +44,8 @@ class Recorder:
         self.batches: list[list[bytes]] = []
         self.statuses: list[CallStatus] = []
         self.on_batch: Callable[[list[bytes]], None] | None = None
+        self.sendable = 0
+        self.when_sendable: Callable[[], None] | None = None
         self._changed = asyncio.Event()
 
     def on_messages(self, messages: list[bytes]) -> None:
@@ -57,6 +59,13 @@ class Recorder:
     def on_close(self, status: CallStatus) -> None:
         self.statuses.append(status)
         self._changed.set()
+
+    def on_sendable(self) -> None:
+        assert not self.statuses, "on_sendable after the end"
+        self.sendable += 1
+        self._changed.set()
+        if self.when_sendable is not None:
+            self.when_sendable()
 
     @property
     def messages(self) -> list[bytes]:
@@ -125,6 +134,7 @@ class Service:
     sent: int = 0
     seen: list[dict[str, Any]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_S):
@@ -175,6 +185,55 @@ class Service:
         finally:
             self._note(active=-1)
 
+    # -- with many request messages: `requests` is their iterator, at its end the half-close
+
+    async def chat(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Send each message back."""
+        self._note(active=1)
+        self.seen.append({"metadata": dict(context.invocation_metadata()), "remaining_s": context.time_remaining()})
+        try:
+            async for request in requests:
+                yield request
+        finally:
+            self._note(active=-1)
+
+    async def greet(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Speak first."""
+        yield b"hello"
+        async for request in requests:
+            yield b"hello " + request
+
+    async def collect(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Send them all back, once there are no more."""
+        for request in [request async for request in requests]:
+            yield request
+
+    async def total(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
+        """Answer, once, how many there were and how many bytes."""
+        sizes = [len(request) async for request in requests]
+        return struct.pack(">II", len(sizes), sum(sizes))
+
+    async def slow(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
+        """Read nothing until released; then as `total`."""
+        self._note(active=1)
+        try:
+            await self.released.wait()
+            return await self.total(requests, context)
+        finally:
+            self._note(active=-1)
+
+    async def enough(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Send the first one back and end well, whatever else is said."""
+        async for request in requests:
+            yield request
+            return
+
+    async def refuse(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """End badly at the first one."""
+        async for request in requests:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, request[:20].decode())
+            yield b""
+
     def _note(self, active: int = 0, sent: int = 0) -> None:
         self.active += active
         self.sent += sent
@@ -183,6 +242,9 @@ class Service:
     def handler(self) -> grpc.GenericRpcHandler:
         names = ("count", "echo", "nothing", "fail", "unavailable", "endless", "silent")
         methods = {name: grpc.unary_stream_rpc_method_handler(getattr(self, name)) for name in names}
+        both = ("chat", "greet", "collect", "enough", "refuse")
+        methods |= {name: grpc.stream_stream_rpc_method_handler(getattr(self, name)) for name in both}
+        methods |= {name: grpc.stream_unary_rpc_method_handler(getattr(self, name)) for name in ("total", "slow")}
         return grpc.method_handlers_generic_handler("test.Service", methods)
 
 

@@ -173,3 +173,33 @@ async def test_backend_that_is_gone_closes_unavailable_and_the_connection_lives(
     assert status.code is Code.UNAVAILABLE or (kind == "grpcio" and status.message.startswith("Stream removed"))
     assert not status.connection_lost
     assert status.message
+
+
+async def test_both_sides_stream_through_the_proxy(proxied: Proxied) -> None:
+    sink = Recorder()
+    call = proxied.channel.open_duplex("/test.Service/chat", sink, metadata=proxied.metadata)
+    for number in range(20):
+        call.send(b"%d" % number)
+        await sink.until_messages(number + 1)
+    # More than the windows hold, which each side on the way has of its own.
+    left = numbered(300, 10_000)[::-1]
+
+    def go_on() -> None:
+        while left:
+            if not call.send(left.pop()):
+                return
+        call.end_sending()
+
+    sink.when_sendable = go_on
+    go_on()
+    assert (await sink.until_closed()).code is Code.OK
+    assert sink.messages == [b"%d" % number for number in range(20)] + numbered(300, 10_000)
+
+
+async def test_backend_that_ends_ahead_of_the_half_close_is_heard_through_the_proxy(proxied: Proxied) -> None:
+    sink = Recorder()
+    call = proxied.channel.open_duplex("/test.Service/enough", sink, metadata=proxied.metadata)
+    call.send(b"first")
+    assert (await sink.until_closed()).code is Code.OK
+    assert sink.messages == [b"first"]
+    assert await proxied.unary("echo", b"still there") == b"still there"

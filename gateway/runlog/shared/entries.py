@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from gateway.codec.values import json_bytes
-from gateway.errors import PROBLEMS, Code, FieldError, GatewayError, ToolFailed
+from gateway.errors import PROBLEMS, Code, FieldError, GatewayError, RpcFailed, ToolFailed
 from gateway.events import ChunkAttributes, Chunks, Ended, Outcome, Status, Timing
 from gateway.runlog.memory import CHUNK_OVERHEAD_BYTES
 
@@ -136,6 +136,8 @@ def _error(error: GatewayError) -> dict[str, Any]:
         document["retry_after_s"] = error.retry_after_s
     if isinstance(error, ToolFailed):
         document["tool"] = {"code": int(error.code), "type": error.error_type, "traceback": error.traceback, "raw": error.raw}
+    elif isinstance(error, RpcFailed):
+        document["rpc"] = int(error.code)
     return document
 
 
@@ -146,6 +148,9 @@ def _read_error(document: Mapping[str, Any]) -> GatewayError:
     if tool is not None:
         code = Code.from_wire(tool["code"])
         error = ToolFailed(code, document["detail"], error_type=tool["type"], traceback=tool["traceback"], raw=tool["raw"])
+        error.extra = extra
+    elif "rpc" in document:
+        error = RpcFailed(Code.from_wire(document["rpc"]), document["detail"])
         error.extra = extra
     else:
         # A gateway of a later version may know problems that this one doesn't.

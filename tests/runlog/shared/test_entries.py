@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import PROBLEMS, Code, FieldError, GatewayError, ToolFailed
+from gateway.errors import PROBLEMS, Code, FieldError, GatewayError, RpcFailed, ToolFailed
 from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
 from gateway.runlog.memory import CHUNK_OVERHEAD_BYTES
 from gateway.runlog.shared.entries import decode_chunks, decode_end, decode_status, encode_chunks, encode_end, encode_status
@@ -33,6 +33,14 @@ FAILURES = st.builds(
     details=JSON,
     raw=st.none() | st.text(),
 )
+RPC_FAILURES = st.builds(
+    RpcFailed,
+    st.sampled_from(Code),
+    st.text(),
+    errors=st.lists(st.builds(FieldError, st.text(), st.text()), max_size=2),
+    retry_after_s=st.none() | st.floats(0, 1000),
+    details=st.lists(st.dictionaries(st.text(), JSON, max_size=2), max_size=2),
+)
 COUNTS = st.integers(0, 2**40)
 TIMINGS = st.builds(Timing, st.none() | COUNTS, st.none() | COUNTS, COUNTS)
 
@@ -58,7 +66,7 @@ def test_a_status_is_read_as_it_was_written(state: str, details: dict[str, objec
     assert decode_status(encode_status(status)) == status
 
 
-@given(st.sampled_from(Outcome), COUNTS, WORDS, st.none() | TIMINGS, st.none() | ERRORS | FAILURES)
+@given(st.sampled_from(Outcome), COUNTS, WORDS, st.none() | TIMINGS, st.none() | ERRORS | FAILURES | RPC_FAILURES)
 def test_an_end_is_read_as_it_was_written(
     outcome: Outcome, chunks: int, metadata: dict[str, str], timing: Timing | None, error: GatewayError | None
 ) -> None:

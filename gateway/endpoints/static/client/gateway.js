@@ -66,7 +66,7 @@ export class Gateway {
   stream(tool, args = {}, options = {}) {
     const feed = new HttpFeed(this.http, {
       start: {
-        path: `/v1/tools/${encodeURIComponent(tool)}/stream`,
+        path: pathOf(tool, "stream"),
         query: startingParameters(streaming(options)),
         args,
         key: options.idempotencyKey ?? crypto.randomUUID(),
@@ -79,15 +79,16 @@ export class Gateway {
   }
 
   /**
-   * Return the result of a tool that has a single one.
+   * Return the result of a tool that has a single one, or the answer of a gRPC service's method.
    * @param {string} tool
    * @param {object} [args]
    * @param {Options} [options]
    * @returns {Promise<{ result: any, metadata: Record<string, string> }>}
    */
-  call(tool, args = {}, options = {}) {
-    const path = `/v1/tools/${encodeURIComponent(tool)}/call`
-    return this.http.json("POST", path, { query: startingParameters(options), body: args, signal: options.signal, headers: keyed(options) })
+  async call(tool, args = {}, options = {}) {
+    const request = { query: startingParameters(options), body: args, signal: options.signal, headers: keyed(options) }
+    const answer = await this.http.json("POST", pathOf(tool, "call"), request)
+    return isRpc(tool) ? { result: answer, metadata: {} } : answer
   }
 
   /**
@@ -97,8 +98,8 @@ export class Gateway {
    * @param {Options} [options]
    */
   start(tool, args = {}, options = {}) {
-    const path = `/v1/tools/${encodeURIComponent(tool)}/runs`
-    return this.http.json("POST", path, { query: startingParameters(options), body: args, signal: options.signal, headers: keyed(options) })
+    const headers = isRpc(tool) ? { ...keyed(options), Prefer: "respond-async" } : keyed(options)
+    return this.http.json("POST", pathOf(tool, "runs"), { query: startingParameters(options), body: args, signal: options.signal, headers })
   }
 
   /**
@@ -167,3 +168,17 @@ class Runs {
  * @returns {Record<string, string>}
  */
 const keyed = ({ idempotencyKey }) => (idempotencyKey === undefined ? {} : { "Idempotency-Key": idempotencyKey })
+
+/**
+ * Return whether a name is that of a gRPC service's method, `package.Service/Method`.
+ * @param {string} tool
+ */
+const isRpc = (tool) => tool.includes("/")
+
+/**
+ * Return where a tool is executed; a method of a gRPC service has one path for all.
+ * @param {string} tool
+ * @param {string} action
+ */
+const pathOf = (tool, action) =>
+  isRpc(tool) ? `/v1/rpc/${tool.split("/").map(encodeURIComponent).join("/")}` : `/v1/tools/${encodeURIComponent(tool)}/${action}`
