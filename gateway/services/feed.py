@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from gateway.errors import GatewayError
 from gateway.transport.base import MESSAGE_LIMIT_BYTES, UNSENT_HIGH_BYTES, DuplexCall
+from gateway.transport.messages import PREFIX_BYTES
 
 
 class Feed:
@@ -43,7 +44,7 @@ class Feed:
         if self._call is not None:
             return self._call.send(message)
         self._kept.append(message)
-        self._kept_bytes += len(message)
+        self._kept_bytes += PREFIX_BYTES + len(message)
         return self._kept_bytes < UNSENT_HIGH_BYTES
 
     def end(self) -> None:
