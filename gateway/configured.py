@@ -137,7 +137,7 @@ def service_options(service: ServiceSettings) -> ServiceOptions:
     directory = None
     if service.descriptor_set is not None:
         try:
-            directory = Directory(read_descriptor_set(service.descriptor_set.read_bytes()), services)
+            directory = Directory(read_descriptor_set(service.descriptor_set.read_bytes()), services, with_defaults=service.print_defaults)
         except (OSError, DescriptorError) as exc:
             raise SettingsError(f"service {service.pool!r}: descriptor_set: {exc}") from exc
     return ServiceOptions(

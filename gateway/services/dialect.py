@@ -28,6 +28,8 @@ class ServiceDialect(Dialect):
         super().__init__(options, worker_id)
         self._service = options
         self._fixed = None if options.directory is None else _description(options.directory, options)
+        # What it has said.
+        self._directory: Directory | None = None
         # When it was asked last, in the loop's time, and on which connection of the channel.
         self._asked_at = 0.0
         self._asked_on = -1
@@ -42,10 +44,16 @@ class ServiceDialect(Dialect):
             if channel.connections == self._asked_on:
                 return known
         try:
-            directory = await discover(channel, self._service.services, timeout_s=timeout_s)
+            directory = await discover(
+                channel,
+                self._service.services,
+                timeout_s=timeout_s,
+                known=self._directory,
+                with_defaults=self._service.print_defaults,
+            )
         except DiscoveryFailed as exc:
             raise ValueError(str(exc)) from exc
-        self._asked_at, self._asked_on = loop.time(), channel.connections
+        self._directory, self._asked_at, self._asked_on = directory, loop.time(), channel.connections
         return known if known.answer == directory.fingerprint.encode() else _description(directory, self._service)
 
 

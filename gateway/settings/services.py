@@ -38,6 +38,8 @@ class ServiceSettings(Section):
     headers_in: tuple[HeaderName, ...] = ()
     # Metadata of an answer that the client gets, under the same name: the first as headers, the last in `metadata` of the end.
     headers_out: tuple[HeaderName, ...] = ()
+    # Whether answers have fields that are not set, too, with their default values.
+    print_defaults: bool = False
     # The budget of a call that names none; none: `server.timeout_s`.
     timeout_s: Seconds | None = None
     # Calls that the server has at once; how many more may wait, and how long.

@@ -153,6 +153,31 @@ async def test_a_server_that_comes_back_as_another_one_is_asked_anew(
         assert (await running.client.get("/v1/library/shelves/1/books/emma")).json()["title"] == "Emma"
 
 
+@pytest.mark.parametrize("with_set", [False, True])
+async def test_defaults_are_in_answers_where_the_settings_say_so(
+    serve: Serve, library_server: library.Server, tmp_path: Path, with_set: bool
+) -> None:
+    service: dict[str, object] = {"name": "library", "address": library_server.address, **QUICK, "print_defaults": True}
+    if with_set:
+        (tmp_path / "library.set").write_bytes(descriptor_set())
+        service["descriptor_set"] = tmp_path / "library.set"
+    async with serve(services=[service]) as running:
+        await ready(running)
+        assert (await running.client.post(f"{RPC}/AddBooks", json={})).status_code == 501
+        answer = await running.client.post(f"{RPC}/DeleteBook", json={})
+        assert answer.json() == {}
+        answer = await running.client.post(f"{RPC}/MoveBook", json={"name": "a/b", "otherShelf": "c"})
+        assert answer.json() | {"name": ""} == {
+            "name": "",
+            "title": "",
+            "pages": "0",
+            "cover": "",
+            "genre": "GENRE_UNSPECIFIED",
+            "authors": [],
+            "ratings": {},
+        }
+
+
 async def test_what_a_server_offers_is_asked_anew_now_and_then(serve: Serve, serve_library: ServeLibrary) -> None:
     known = Switching(library._reflected())
     server = await serve_library(reflected=known)
