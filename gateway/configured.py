@@ -137,7 +137,8 @@ def service_options(service: ServiceSettings) -> ServiceOptions:
     directory = None
     if service.descriptor_set is not None:
         try:
-            directory = Directory(read_descriptor_set(service.descriptor_set.read_bytes()), services, with_defaults=service.print_defaults)
+            files = read_descriptor_set(service.descriptor_set.read_bytes())
+            directory = Directory(files, services, with_defaults=service.default_values)
         except (OSError, DescriptorError) as exc:
             raise SettingsError(f"service {service.pool!r}: descriptor_set: {exc}") from exc
     return ServiceOptions(

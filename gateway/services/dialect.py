@@ -28,7 +28,7 @@ class ServiceDialect(Dialect):
         super().__init__(options, worker_id)
         self._service = options
         self._fixed = None if options.directory is None else _description(options.directory, options)
-        # What it has said.
+        # What it offered then.
         self._directory: Directory | None = None
         # When it was asked last, in the loop's time, and on which connection of the channel.
         self._asked_at = 0.0
@@ -44,17 +44,14 @@ class ServiceDialect(Dialect):
             if channel.connections == self._asked_on:
                 return known
         try:
-            directory = await discover(
-                channel,
-                self._service.services,
-                timeout_s=timeout_s,
-                known=self._directory,
-                with_defaults=self._service.print_defaults,
+            service, before = self._service, self._directory
+            self._directory = await discover(
+                channel, service.services, timeout_s=timeout_s, known=before, with_defaults=service.default_values
             )
         except DiscoveryFailed as exc:
             raise ValueError(str(exc)) from exc
-        self._directory, self._asked_at, self._asked_on = directory, loop.time(), channel.connections
-        return known if known.answer == directory.fingerprint.encode() else _description(directory, self._service)
+        self._asked_at, self._asked_on = loop.time(), channel.connections
+        return known if self._directory is before and known is not UNKNOWN else _description(self._directory, service)
 
 
 def _description(directory: Directory, options: ServiceOptions) -> Description:

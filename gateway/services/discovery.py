@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from gateway.errors import Code
 from gateway.services.descriptors import BYTES_LIMIT, FILES_LIMIT, DescriptorError, missing_imports
 from gateway.services.directory import REFLECTION, Directory, fingerprint
-from gateway.transport.base import CallStatus, Channel, Metadata, StreamSink
+from gateway.services.firstanswer import FirstAnswer
+from gateway.transport.base import CallStatus, Channel, Metadata
 
 log = structlog.get_logger("gateway.service")
 
@@ -132,12 +133,12 @@ class _Reflection:
         """Return the one answer to a question."""
         methods: Iterable[str] = _METHODS if self._method is None else (self._method,)
         for method in methods:
-            answer = _Answer()
+            answer = FirstAnswer()
             call = self._channel.open_stream(
                 method, request.SerializeToString(), answer, timeout_s=self._timeout_s, metadata=self._metadata
             )
             try:
-                status = await answer.status
+                status = await answer.came
             finally:
                 call.cancel()
             if status is not None and status.code is Code.UNIMPLEMENTED and self._method is None:
@@ -149,7 +150,7 @@ class _Reflection:
             " protoc --descriptor_set_out=FILE --include_imports makes of the .proto files"
         )
 
-    def _read(self, request: ServerReflectionRequest, answer: _Answer, status: CallStatus | None) -> ServerReflectionResponse:
+    def _read(self, request: ServerReflectionRequest, answer: FirstAnswer, status: CallStatus | None) -> ServerReflectionResponse:
         address = self._channel.address
         if status is not None:
             if status.code is Code.OK:
@@ -166,21 +167,3 @@ class _Reflection:
             code = Code.from_wire(error.error_code)
             raise _Refused(f"{address} was asked for {asked} and answered {code.name}: {error.error_message[:200]}")
         return response
-
-
-class _Answer(StreamSink):
-    """Takes the first message that a call answers; nothing that comes after it is waited for."""
-
-    def __init__(self) -> None:
-        self.messages: list[bytes] = []
-        # None: there is a message. Else how the call ended without one.
-        self.status: asyncio.Future[CallStatus | None] = asyncio.get_running_loop().create_future()
-
-    def on_messages(self, messages: list[bytes]) -> None:
-        if not self.status.done():
-            self.messages = messages[:1]
-            self.status.set_result(None)
-
-    def on_close(self, status: CallStatus) -> None:
-        if not self.status.done():
-            self.status.set_result(status)

@@ -17,11 +17,11 @@ class ServiceOptions(PoolOptions):
     fingerprint: str = ""
     # The full names of the services that are offered; None: all but the reflection itself.
     services: tuple[str, ...] | None = None
+    # Whether fields that have their default value are there in answers.
+    default_values: bool = False
     # Names, in lower case, of the request's headers that it gets as metadata, and of its metadata that the client gets.
     headers_in: frozenset[str] = frozenset()
     headers_out: frozenset[str] = frozenset()
-    # Whether fields of answers that are not set are written all the same.
-    print_defaults: bool = False
     # The budget of a call that names none; None: as for tools.
     timeout_s: float | None = None
     # How often it is asked anew what it offers.

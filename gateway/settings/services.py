@@ -34,12 +34,12 @@ class ServiceSettings(Section):
     descriptor_set: Path | None = None
     # Full names of the services that are offered; none: all but the reflection itself.
     services: tuple[str, ...] = ()
+    # Whether fields that have their default value are there in answers; by proto3 JSON's own rule they are left out.
+    default_values: bool = False
     # Headers of a request that the service gets as metadata; `traceparent` and `x-request-id` it always gets.
     headers_in: tuple[HeaderName, ...] = ()
     # Metadata of an answer that the client gets, under the same name: the first as headers, the last in `metadata` of the end.
     headers_out: tuple[HeaderName, ...] = ()
-    # Whether answers have fields that are not set, too, with their default values.
-    print_defaults: bool = False
     # The budget of a call that names none; none: `server.timeout_s`.
     timeout_s: Seconds | None = None
     # Calls that the server has at once; how many more may wait, and how long.

@@ -121,6 +121,20 @@ async def test_a_server_without_reflection_needs_a_descriptor_set(serve: Serve, 
         assert next(method for method in one["methods"] if method["name"] == "GetBook")["description"] == "Returns one book."
 
 
+@pytest.mark.parametrize("by_set", [False, True])
+async def test_default_values_are_there_where_that_is_asked_for(
+    serve: Serve, library_server: library.Server, tmp_path: Path, by_set: bool
+) -> None:
+    service: dict[str, Any] = {"name": "library", "address": library_server.address, "default_values": True}
+    if by_set:
+        (tmp_path / "set").write_bytes(descriptor_set())
+        service |= {"descriptor_set": tmp_path / "set", "services": ["test.library.v1.Library"]}
+    async with serve(services=[service]) as running:
+        await ready(running)
+        book = (await running.client.post(f"{RPC}/CreateBook", json={"book": {"title": "A"}})).json()
+        assert (book["pages"], book["authors"], book["genre"]) == ("0", [], "GENRE_UNSPECIFIED")
+
+
 async def test_a_call_of_a_server_that_is_down_waits_in_the_queue_and_is_503(serve: Serve, tmp_path: Path) -> None:
     known = tmp_path / "library.set"
     known.write_bytes(descriptor_set())
@@ -151,31 +165,6 @@ async def test_a_server_that_comes_back_as_another_one_is_asked_anew(
         after = set((await running.client.get("/openapi.json")).json()["paths"])
         assert after - before == {"/v1/rpc/test.library.v1.Library/Renamed"}
         assert (await running.client.get("/v1/library/shelves/1/books/emma")).json()["title"] == "Emma"
-
-
-@pytest.mark.parametrize("with_set", [False, True])
-async def test_defaults_are_in_answers_where_the_settings_say_so(
-    serve: Serve, library_server: library.Server, tmp_path: Path, with_set: bool
-) -> None:
-    service: dict[str, object] = {"name": "library", "address": library_server.address, **QUICK, "print_defaults": True}
-    if with_set:
-        (tmp_path / "library.set").write_bytes(descriptor_set())
-        service["descriptor_set"] = tmp_path / "library.set"
-    async with serve(services=[service]) as running:
-        await ready(running)
-        assert (await running.client.post(f"{RPC}/AddBooks", json={})).status_code == 501
-        answer = await running.client.post(f"{RPC}/DeleteBook", json={})
-        assert answer.json() == {}
-        answer = await running.client.post(f"{RPC}/MoveBook", json={"name": "a/b", "otherShelf": "c"})
-        assert answer.json() | {"name": ""} == {
-            "name": "",
-            "title": "",
-            "pages": "0",
-            "cover": "",
-            "genre": "GENRE_UNSPECIFIED",
-            "authors": [],
-            "ratings": {},
-        }
 
 
 async def test_what_a_server_offers_is_asked_anew_now_and_then(serve: Serve, serve_library: ServeLibrary) -> None:
