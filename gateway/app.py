@@ -163,6 +163,7 @@ class Gateway:
                     interceptors = [] if self.access is None else [CallerInterceptor(self.access.authenticator)]
                     self.bridge = BridgeServer(service, server.grpc_address, credentials, interceptors=interceptors)
                     await self._listen(self.bridge)
+                await self._pools.started(server.start_wait_s)
                 yield
                 await self._drain.runs()
                 await self._drain.workers()

@@ -8,6 +8,7 @@ more, finishes what runs and waits there, and is stopped then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 
 import structlog
@@ -39,6 +40,13 @@ class Pools:
                 self._tasks = None
                 for task in self._running.values():
                     task.cancel()
+
+    async def started(self, wait_s: float) -> None:
+        """Return when each pool has a worker or has failed to start one, or after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                for pool in list(self.serving.values()):
+                    await pool.started()
 
     async def change(self, wanted: Sequence[PoolOptions], reconnected: Collection[str] = ()) -> None:
         """Serve by these pools, in this order.

@@ -118,7 +118,7 @@ class FakeLease:
     def execute(self, call: ToolCall, run_id: str, timeout_s: float, sink: ToolSink, metadata: Any = ()) -> FakeCall:
         fake = FakeCall(call, run_id, timeout_s, sink, self._pool, metadata)
         self._pool.in_flight += 1
-        self._pool.started(fake)
+        self._pool.began(fake)
         return fake
 
 
@@ -225,7 +225,10 @@ class FakePool:
         self._new_tickets.put_nowait(ticket)
         return ticket
 
-    def started(self, call: FakeCall) -> None:
+    async def started(self) -> None:
+        """Return at once: its worker is there."""
+
+    def began(self, call: FakeCall) -> None:
         self.calls.append(call)
         self._new_calls.put_nowait(call)
         if self.script is not None:

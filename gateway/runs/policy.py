@@ -123,7 +123,7 @@ class RunLimits:
     """
 
     log_bytes: int = 4 * 1024 * 1024
-    plain_log_bytes: int = 512 * 1024
+    plain_log_bytes: int = 160 * 1024
     log_chunks: int = 100_000
     heartbeat_s: float = 10.0
 

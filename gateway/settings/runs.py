@@ -31,7 +31,7 @@ class RunLogSettings(Section):
     # The chunks of one run, in bytes (with what Python needs besides) and in number; and of all runs together. A plain run is one
     # that ends with its last subscriber (`_on_disconnect=cancel`) and has no idempotency key: hardly anybody comes back to it.
     run_limit_bytes: ByteCount = 4 * 1024 * 1024
-    plain_run_limit_bytes: ByteCount = 512 * 1024
+    plain_run_limit_bytes: ByteCount = 160 * 1024
     run_limit_chunks: Count = 100_000
     limit_bytes: ByteCount = 256 * 1024 * 1024
     # How long an ended run is kept, and how many are.

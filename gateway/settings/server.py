@@ -90,6 +90,9 @@ class ServerSettings(Section):
     trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     # Keys of `_meta.<key>` that a request may set in its call's metadata.
     meta_keys: tuple[str, ...] = ()
+    # How long the gateway waits for its first workers before it listens: a browser's EventSource comes back to a port that refuses, but
+    # never to a 503.
+    start_wait_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
     # How long after a signal new runs still begin, while /readyz says 503 already: for those who route to hear of it.
     drain_delay_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
     # How long a drain waits for open runs; about how long it tells WebSocket clients to wait before they connect again.

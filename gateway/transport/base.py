@@ -122,7 +122,7 @@ class Channel(Protocol):
 
 
 # The stream window we offer: what a paused call may still deliver.
-WINDOW_BYTES = 1 << 18
+WINDOW_BYTES = 1 << 17
 # Snakepit's limit on both sides.
 MESSAGE_LIMIT_BYTES = 100 * 1024 * 1024
 # Room for a status message with a traceback in it: the default of 8 KiB makes such a call RESOURCE_EXHAUSTED.

@@ -168,3 +168,16 @@ def serve_command(*arguments: str, directory: Path | None = None) -> subprocess.
     environment = os.environ | ({"E2E_DIRECTORY": str(directory)} if directory else {})
     command = [sys.executable, "-m", "gateway", "serve", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=ROOT, env=environment, check=False)
+
+
+def test_it_listens_when_it_has_a_worker(serve: Callable[..., Served]) -> None:
+    gateway = serve(str(JOURNAL_ADAPTER), "--pool-size", "1", settings="[server]\nstart_wait_s = 20\n", ready=False)
+    assert gateway.client.get("/readyz").status_code == 200
+
+
+def test_it_listens_without_a_worker_when_it_has_waited(serve: Callable[..., Served], tmp_path: Path) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text("import time\n\ntime.sleep(3600)\n")
+    gateway = serve(str(slow), settings="[server]\nstart_wait_s = 0.1\n", ready=False)
+    assert gateway.client.get("/livez").status_code == 200
+    assert gateway.client.get("/readyz").status_code == 503
