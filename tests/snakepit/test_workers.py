@@ -20,7 +20,7 @@ import pytest
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from tests.e2e.harness import ROOT, Served, events_of, read_sse, until, wait_for
-from tests.snakepit.conftest import ADAPTERS, FAKE_WORKER, pool, told
+from tests.snakepit.conftest import ADAPTERS, FAKE_WORKER, pool, stall, told
 
 FAST_HEARTBEAT = {"SNAKEPIT_HEARTBEAT_CONFIG": '{"interval_ms":100,"timeout_ms":100}'}
 
@@ -46,6 +46,10 @@ def worker(directory: Path, host: str, *, adapter: str = "Tools", port: int = 0)
     finally:
         process.kill()
         process.wait()
+
+
+def lines(directory: Path) -> list[str]:
+    return (directory / "fake").read_text().splitlines()
 
 
 def pid_of(gateway: Served) -> int:
@@ -228,9 +232,18 @@ class TestAddresses:
             gateway.stop()
             assert any(line.partition(" ")[2].startswith("cleanup-session gateway_snakepit-1_") for line in lines(tmp_path))
 
-
-def lines(directory: Path) -> list[str]:
-    return (directory / "fake").read_text().splitlines()
+    async def test_lost_threads_of_a_worker_elsewhere_are_told_and_it_goes_on(self, serve: Callable[..., Served], tmp_path: Path) -> None:
+        host, port = f"127.0.0.1:{free_port()}", free_port()
+        settings = f'[host]\naddress = "{host}"\n[[pools]]\nname = "snakepit"\nkind = "snakepit"\naddresses = ["127.0.0.1:{port}"]\n'
+        gateway = serve(settings + "stall_limit_bytes = 3_000_000\n", ready=False)
+        with worker(tmp_path, host, port=port):
+            wait_for(gateway.is_ready, "the worker")
+            # A tool that never pauses: whether its worker's queue is full when the call is cut can't be known from here.
+            await stall(gateway)
+            told_of = "a call that was broken off may have cost a worker a thread"
+            await until(lambda: told_of in gateway.log.read_text(), "the warning")
+            assert (state_of(gateway)["state"], state_of(gateway)["restarts"]) == ("ready", 0)
+            gateway.stop()
 
 
 class TestHostTools:
