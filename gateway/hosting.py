@@ -36,7 +36,8 @@ class Hosting:
             SettingsError: one can't be loaded.
         """
         try:
-            self.tools = Toolbox(settings.host_tools) if settings.host_tools else None
+            host, targets = settings.host, settings.host_tools
+            self.tools = Toolbox(targets, timeout_s=host.tool_timeout_s, at_once=host.tools_at_once) if targets else None
         except HostToolsNotLoaded as exc:
             raise SettingsError(str(exc)) from exc
         self._listener = None if self.tools is None else HostToolsListener(self.tools)

@@ -13,6 +13,8 @@ from gateway.settings.section import ByteCount, Count, Seconds, Section
 
 Kind = Literal["local", "addresses", "snakepit", "bridge"]
 
+_HEADER = re.compile(r"(?!(?:grpc-.*|te|content-type|user-agent|connection|host)$)[a-z0-9_.-]{1,128}(?<!-bin)")
+HEADER_RULE = "a name of 0-9 a-z _ . - that gRPC has no use for itself, and a value of printable ASCII"
 _TOOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 TOOL_NAME_RULE = "1 to 64 of the characters A-Z a-z 0-9 _ . -, the first a letter or digit"
 
@@ -47,6 +49,8 @@ class PoolSettings(Section):
     tools: tuple[str, ...] = ()
     # bridge: a worker of the BridgeServer's own, such as default_worker_1_1, for which the tools are registered; none: they are there.
     worker_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    # bridge: metadata of every call to it, such as { authorization = "Bearer …" } for a gateway that wants a key.
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
     size: Annotated[int, Field(ge=1, le=1024)] = 2
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 1
     queue_limit: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
@@ -86,8 +90,8 @@ class PoolSettings(Section):
             raise ValueError(f"pool {self.name!r}: kind is {self.kind!r}, but what it has makes it {allowed}")
         if self.command and ":" in (self.adapter or ""):
             raise ValueError(f"pool {self.name!r}: adapter is {self.adapter!r}; Snakepit's workers want module.Class, with dots alone")
-        if self.worker_id is not None and self.kind != "bridge":
-            raise ValueError(f'pool {self.name!r}: worker_id is for kind = "bridge"')
+        if (self.worker_id is not None or self.headers) and self.kind != "bridge":
+            raise ValueError(f'pool {self.name!r}: worker_id and headers are for kind = "bridge"')
         if self.kind == "bridge":
             self._check_bridge()
         return self
@@ -103,6 +107,10 @@ class PoolSettings(Section):
         for name in self.tools:
             if _TOOL_NAME.fullmatch(name) is None:
                 raise ValueError(f"pool {self.name!r}: tools: a BridgeServer takes no name {name[:80]!r}; allowed: {TOOL_NAME_RULE}")
+        for name, value in self.headers.items():
+            # Not the value: it may be a secret.
+            if _HEADER.fullmatch(name) is None or not (value.isascii() and value.isprintable() and len(value) <= 16384):
+                raise ValueError(f"pool {self.name!r}: headers: {name[:80]!r} can't be sent; allowed: {HEADER_RULE}")
 
     def _kinds(self) -> tuple[Kind, ...]:
         """Return the kinds that fit what it has; the first one is meant where none is said."""

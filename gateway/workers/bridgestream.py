@@ -54,7 +54,7 @@ class BridgeStream(ToolSink):
 
     def open(self, metadata: Metadata) -> BridgeStream:
         """Start. Raises TypeError for an argument that has no JSON form, where that is known at once."""
-        self._metadata = metadata
+        self._metadata = (*metadata, *self._sessions.headers)
         try:
             self._begin()
         except TypeError:

@@ -55,8 +55,8 @@ class Dialect:
             CallFailed: it does not answer.
             ValueError: it can't describe its tools and the options name none, or its answer makes no sense.
         """
-        await channel.unary(PING, _PING_REQUEST, timeout_s=timeout_s)
         options = self.options
+        await channel.unary(PING, _PING_REQUEST, timeout_s=timeout_s, metadata=tuple(options.headers.items()))
         if not options.tools:
             raise ValueError(f"the worker at {channel.address} can't describe its tools: list their names in the pool's `tools`")
         return Description(options.concurrency, {name: Tool(name, options.name) for name in options.tools})

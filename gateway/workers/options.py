@@ -32,6 +32,8 @@ class PoolOptions:
     tools: tuple[str, ...] = ()
     # bridge: the worker of the server's own that the tools are registered for; None: they are there without that.
     worker_id: str | None = None
+    # bridge: gRPC metadata of every call to it, such as a credential.
+    headers: Mapping[str, str] = field(default_factory=dict)
     # local, and snakepit with a command: worker processes.
     size: int = 2
     # Executions at once in one worker. A worker that describes itself says its own.

@@ -61,6 +61,8 @@ class UpstreamSessions:
     def __init__(self, options: PoolOptions, where: str) -> None:
         self._options = options
         self._where = where
+        # What every call on the server carries.
+        self.headers = tuple(options.headers.items())
         self._sessions: OrderedDict[str, UpstreamSession] = OrderedDict()
         self._channel: Channel | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -238,9 +240,8 @@ class UpstreamSessions:
             return not exc.status.connection_lost
         return True
 
-    @staticmethod
-    async def _ask(channel: Channel, method: str, request: Any) -> bytes:
-        return await channel.unary(f"{SERVICE}/{method}", request.SerializeToString(), timeout_s=OPEN_TIMEOUT_S)
+    async def _ask(self, channel: Channel, method: str, request: Any) -> bytes:
+        return await channel.unary(f"{SERVICE}/{method}", request.SerializeToString(), timeout_s=OPEN_TIMEOUT_S, metadata=self.headers)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> bool:
         """Have it done; False where there is no connection."""

@@ -90,8 +90,8 @@ class ScriptedWorker(pb_grpc.BridgeServiceServicer):
         if request.tool_name == GARBAGE:
             yield b"\xff\xff\xff"
         if request.tool_name == ENDLESS:
-            yield chunk(f"{ENDLESS}-1", b"1")
             context.add_callback(self.cancelled.set)
+            yield chunk(f"{ENDLESS}-1", b"1")
             self.cancelled.wait(20)
 
     def _note(self, request: pb.ExecuteToolRequest, context: grpc.ServicerContext) -> None:

@@ -21,6 +21,7 @@ from gateway.codec.values import JSON_TYPE_URL
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from tests.conformance.scripted_worker import ENDLESS, GARBAGE, PYTHON_ERROR, TOOLS, ScriptedWorker
+from tests.e2e.conftest import BUILDS, packages_of
 from tests.e2e.harness import JOURNAL_ADAPTER, Served, served, until
 
 SETTINGS = """
@@ -48,10 +49,10 @@ def worker() -> Iterator[ScriptedWorker]:
     worker.stop()
 
 
-@pytest.fixture(scope="module")
-def gateway(worker: ScriptedWorker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@pytest.fixture(scope="module", params=BUILDS)
+def gateway(request: pytest.FixtureRequest, worker: ScriptedWorker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     settings = SETTINGS.format(adapter=JOURNAL_ADAPTER, address=worker.address, tools=orjson.dumps(TOOLS).decode())
-    with served(tmp_path_factory.mktemp("gateway"), settings=settings) as gateway:
+    with served(tmp_path_factory.mktemp("gateway"), settings=settings, packages=packages_of(request.param)) as gateway:
         yield gateway
 
 

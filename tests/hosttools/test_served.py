@@ -17,6 +17,7 @@ from gateway.codec.values import pack_value
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from tests.e2e.harness import Served, served, wait_for
+from tests.snakepit.conftest import pool as snakepit_pool
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 TOOLS = """
@@ -35,15 +36,27 @@ def breaks() -> None:
     raise LookupError("no such thing")
 
 @host_tool
+def slow() -> None:
+    import time
+    time.sleep(3)
+
+@host_tool
+def look(key: str) -> dict:
+    return {{"key": key}}
+
+@host_tool
 def raw() -> bytes:
     return b"\\x80"
 """
 SCOPES = {"all": ["tools:*"], "doubles": ["tools:double", "tools:ask"], "other": ["pools:default"]}
 
 
-def start(directory: Path, environment: dict[str, str] | None = None) -> Any:
+LOCAL = f'[[pools]]\nadapter = "{ADAPTER}"\nsize = 2\nconcurrency = 4\n'
+
+
+def start(directory: Path, environment: dict[str, str] | None = None, pools: str = LOCAL) -> Any:
     (directory / "their_tools.py").write_text(TOOLS.format(factor=2))
-    settings = f'host_tools = ["{directory}/their_tools.py"]\n\n[[pools]]\nadapter = "{ADAPTER}"\nsize = 2\nconcurrency = 4\n'
+    settings = f'host_tools = ["{directory}/their_tools.py"]\n\n{pools}'
     return served(directory, settings=settings, environment=environment or {})
 
 
@@ -62,7 +75,7 @@ def test_a_local_workers_code_reaches_them(gateway: Served) -> None:
     assert ask(gateway, "describe", text="é")["result"] == {"text": "é", "length": 1}
     assert ask(gateway, "describe")["result"]["text"] == "nothing"
     assert ask(gateway, "raw")["result"] == {"$bytes": "gA=="}
-    assert gateway.client.post("/v1/tools/listed/call", json={}).json()["result"] == ["breaks", "describe", "double", "raw"]
+    assert gateway.client.post("/v1/tools/listed/call", json={}).json()["result"] == ["breaks", "describe", "double", "look", "raw", "slow"]
 
 
 def test_a_stream_calls_one_for_each_chunk(gateway: Served) -> None:
@@ -83,6 +96,22 @@ def test_a_failure_is_the_tools_error(gateway: Served, name: str, arguments: dic
     assert (problem["error_type"], words in problem["detail"]) == ("RuntimeError", True), problem
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_snakepit_workers_code_reaches_them_in_both_encodings(tmp_path: Path, packed: bool) -> None:
+    with start(tmp_path, pools=snakepit_pool()) as gateway:
+        answer = gateway.client.post("/v1/tools/ask_host/call", json={"name": "look", "packed": packed}).json()["result"]
+        assert answer == {"known": ["double", "describe", "breaks", "slow", "look", "raw"], "answer": {"key": "v"}}
+        answer = gateway.client.post("/v1/tools/ask_host/call", json={"name": "double"}).json()["result"]
+        assert answer["answer"].startswith("double does not take these arguments: /number: Field required; /key: Extra inputs")
+
+
+def test_their_time_and_number_are_settings(tmp_path: Path) -> None:
+    with start(tmp_path, pools=f"[host]\ntool_timeout_s = 0.2\ntools_at_once = 1\n\n{LOCAL}") as gateway:
+        assert "TimeoutError: slow did not return in 0.2 s" in ask(gateway, "slow")["detail"]
+        # Its thread goes on, and has the one place.
+        assert "TimeoutError: double did not return in 0.2 s" in ask(gateway, "double", number=1)["detail"]
+
+
 def test_their_socket_is_for_the_gateways_user_alone(gateway: Served) -> None:
     worker = next(pid for pid in gateway.workers())
     command = Path(f"/proc/{worker}/cmdline").read_text().split("\0")
@@ -94,7 +123,7 @@ async def test_a_grpc_client_reaches_them_in_its_session(gateway: Served) -> Non
     async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
         stub: Any = pb_grpc.BridgeServiceStub(channel)  # type: ignore[no-untyped-call]
         listed = await stub.GetExposedElixirTools(pb.GetExposedElixirToolsRequest(session_id="s"))
-        assert [spec.name for spec in listed.tools] == ["double", "describe", "breaks", "raw"]
+        assert [spec.name for spec in listed.tools] == ["double", "describe", "breaks", "slow", "look", "raw"]
         wanted = pb.ExecuteElixirToolRequest(session_id="s", tool_name="double", parameters={"number": pack_value(4)})
         answer = await stub.ExecuteElixirTool(wanted)
         assert (answer.success, answer.error_message) == (False, "not_found")
@@ -123,7 +152,7 @@ async def test_a_caller_reaches_those_that_its_scopes_name(tmp_path: Path) -> No
                 await stub.ExecuteElixirTool(wanted)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert seen == {
-        "all": (["double", "describe", "breaks", "raw"], ["", ""]),
+        "all": (["double", "describe", "breaks", "slow", "look", "raw"], ["", ""]),
         "doubles": (["double"], ["", "This needs the scope tools:describe"]),
         "other": ([], ["This needs the scope pools:host"] * 2),
     }

@@ -270,6 +270,7 @@ class TestPickle:
             request.stream = False
             request.metadata["binary_format:blob"] = "pickle"
             request.metadata["color"] = "red"
+            request.metadata["correlation_id"] = "c"
             request.binary_parameters["blob"] = b"cos\nsystem\n(S'false'\ntR."
             answer = await stub.ExecuteTool(request)
         result = json.loads(answer.result.value)

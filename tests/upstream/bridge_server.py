@@ -117,13 +117,14 @@ class BridgeServer(pb_grpc.BridgeServiceServicer):
             _abort(context, grpc.StatusCode.INTERNAL, "Failed to connect to worker: :econnrefused")
         if tool == "crashes":
             _abort(context, grpc.StatusCode.UNKNOWN, "Internal Server Error")
+        if tool == "endless":
+            context.add_callback(self.cancelled.set)
         yield pb.ToolChunk(chunk_id=f"{tool}-1", data=b'{"n": 1}')
         if tool == "fails":
             _abort(context, grpc.StatusCode.INTERNAL, PAYLOAD)
         if tool == "fails_oddly":
             _abort(context, grpc.StatusCode.INTERNAL, "%GRPC.RPCError{status: 13}")
         if tool == "endless":
-            context.add_callback(self.cancelled.set)
             self.cancelled.wait(20)
             return
         ours = {"execution_time_ms": "1", "tool_type": "remote"}

@@ -12,6 +12,8 @@ import httpx
 import orjson
 import pytest
 
+from gateway.settings import SettingsError
+from gateway.settings import load as read_settings
 from tests.e2e.harness import Served, served, wait_for
 from tests.upstream.bridge_server import NO_STREAMING, PAYLOAD, TOOLS, WORKER, BridgeServer
 
@@ -228,9 +230,25 @@ def test_a_server_that_restarts_is_used_again_and_its_sessions_begun_anew(gatewa
     assert stream(gateway, "count", session).status_code == 200
 
 
+def load(folder: Path, text: str) -> None:
+    (folder / "gateway.toml").write_text(text)
+    read_settings(folder / "gateway.toml")
+
+
 def test_tools_names_that_a_server_refuses_are_refused_at_the_start(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="a BridgeServer takes no name '_hidden'"):
-        served(tmp_path, settings=settings("127.0.0.1:1", tools=("_hidden",))).__enter__()
+    with pytest.raises(SettingsError, match="a BridgeServer takes no name '_hidden'"):
+        load(tmp_path, settings("127.0.0.1:1", tools=("_hidden",)))
+
+
+def test_headers_that_cannot_be_sent_are_named_and_their_values_are_not(tmp_path: Path) -> None:
+    for name in ("Authorization", "grpc-timeout", "te", "x-bin"):
+        with pytest.raises(SettingsError, match=f"headers: '{name}' can't be sent") as caught:
+            load(tmp_path, settings("127.0.0.1:1") + f'headers = {{ {name} = "secret" }}\n')
+        assert "secret" not in str(caught.value)
+    with pytest.raises(SettingsError, match="worker_id and headers are for kind"):
+        load(tmp_path, '[[pools]]\naddresses = ["127.0.0.1:1"]\nworker_id = "w"\n')
+    with pytest.raises(SettingsError, match="list their names in `tools`"):
+        load(tmp_path, '[[pools]]\nkind = "bridge"\naddresses = ["127.0.0.1:1"]\n')
 
 
 # leaving

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from gateway.auth.keys import line_of, new_secret
+from tests.e2e.conftest import BUILDS, packages_of
 from tests.e2e.harness import JOURNAL_ADAPTER, Served, read_sse, served, until, wait_for
 
 TOOLS = ["marked", "whoami", "endless_async", "numbered", "wait", "gated"]
@@ -22,19 +25,25 @@ concurrency = 8
 _tags = itertools.count(1)
 
 
+@pytest.fixture(scope="module", params=BUILDS)
+def packages(request: pytest.FixtureRequest) -> Path | None:
+    """Where both gateways are imported from."""
+    return packages_of(request.param)
+
+
 @pytest.fixture(scope="module")
-def near(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def near(packages: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The gateway that has the workers."""
-    with served(tmp_path_factory.mktemp("near"), settings=NEAR) as gateway:
+    with served(tmp_path_factory.mktemp("near"), settings=NEAR, packages=packages) as gateway:
         yield gateway
 
 
 @pytest.fixture(scope="module")
-def far(near: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def far(near: Served, packages: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The one in front of it, once with a worker of its and once without."""
     pool = f'kind = "bridge"\naddresses = ["127.0.0.1:{near.grpc_port}"]\ntools = {orjson.dumps(TOOLS).decode()}\nconcurrency = 16\n'
     settings = f'[[pools]]\nname = "any"\n{pool}\n[[pools]]\nname = "pinned"\nworker_id = "near-2"\n{pool}'
-    with served(tmp_path_factory.mktemp("far"), settings=settings) as gateway:
+    with served(tmp_path_factory.mktemp("far"), settings=settings, packages=packages) as gateway:
         yield gateway
 
 
@@ -95,6 +104,19 @@ async def test_a_deadline_is_told_to_the_gateway_behind(far: Served, near: Serve
     assert story.end is not None
     assert story.end["status"] == "deadline"
     await until(lambda: near.journal(tag) == ["start", "finally", "cleanup"], "the tool to stop")
+
+
+def test_a_gateway_behind_that_wants_a_key_is_given_one(tmp_path: Path) -> None:
+    key = new_secret()
+    environment = {"GATEWAY_KEY": key, "GATEWAY_AUTH__KEYS": line_of("far", key, ["tools:*"])}
+    for name in ("near", "far", "keyless"):
+        (tmp_path / name).mkdir()
+    with served(tmp_path / "near", settings=NEAR, environment=environment) as near:
+        pool = f'[[pools]]\nkind = "bridge"\naddresses = ["127.0.0.1:{near.grpc_port}"]\ntools = ["marked"]\n'
+        with served(tmp_path / "far", settings=f'{pool}headers = {{ authorization = "Bearer {key}" }}\n') as far:
+            assert stream(far, "marked", "default", count=1)["chunks"] == [{"n": 1}]
+        with served(tmp_path / "keyless", settings=pool, ready=False) as keyless:
+            wait_for(lambda: "authorization" in keyless.client.get("/readyz").text, "the reason to be known")
 
 
 def test_arguments_that_do_not_fit_are_said_by_the_gateway_behind(far: Served) -> None:
