@@ -1,4 +1,4 @@
-"""What one worker may register with its host: Snakepit's own rules for names, and bounds on all of it.
+"""What may be registered with RegisterTools: Snakepit's own rules for a tool, and bounds on all that one worker registers with its host.
 
 Source: Snakepit's tool registry (names and metadata); the bounds are those of a worker that describes itself.
 """
@@ -33,11 +33,19 @@ def check(request: pb.RegisterToolsRequest) -> None:
         raise RegistrationRefused(f"{{:too_many_tools, {len(request.tools)}, at most {TOOLS_LIMIT}}}")
     names: set[str] = set()
     for tool in request.tools:
-        if _NAME.fullmatch(tool.name) is None:
-            raise RegistrationRefused(f'{{:invalid_tool_name, "{tool.name[:64]}"}}')
-        if tool.name in names:
-            raise RegistrationRefused(f'{{:duplicate_tool, "{tool.name}"}}')
+        problem = problem_of(tool, taken=tool.name in names)
+        if problem is not None:
+            raise RegistrationRefused(problem)
         names.add(tool.name)
-        metadata_bytes = sum(len(name.encode()) + len(value.encode()) for name, value in tool.metadata.items())
-        if len(tool.metadata) > METADATA_ENTRIES_LIMIT or metadata_bytes > METADATA_BYTES_LIMIT:
-            raise RegistrationRefused(f"{{:metadata_too_large, at most {METADATA_ENTRIES_LIMIT} entries and {METADATA_BYTES_LIMIT} bytes}}")
+
+
+def problem_of(tool: pb.ToolRegistration, *, taken: bool) -> str | None:
+    """Return why one tool can't be registered, None where it can; `taken`: there is one of that name."""
+    if _NAME.fullmatch(tool.name) is None:
+        return f'{{:invalid_tool_name, "{tool.name[:64]}"}}'
+    if taken:
+        return f'{{:duplicate_tool, "{tool.name}"}}'
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in tool.metadata.items())
+    if len(tool.metadata) > METADATA_ENTRIES_LIMIT or size > METADATA_BYTES_LIMIT:
+        return f"{{:metadata_too_large, at most {METADATA_ENTRIES_LIMIT} entries and {METADATA_BYTES_LIMIT} bytes}}"
+    return None

@@ -166,8 +166,6 @@ class LocalSlot:
                         # First of all: its streams end now, not when the last output has been read.
                         await channel.aclose()
                         channel = None
-                    if channel is not None:
-                        await worker.dialect.leave(channel)
                     await process.stop()
                 finally:
                     if channel is not None:
@@ -188,7 +186,9 @@ class LocalSlot:
                 try:
                     return channel, await dialect.describe(channel, max(deadline - loop.time(), 0.1))
                 except (CallFailed, ValueError) as exc:
-                    if loop.time() > deadline or process.exited.is_set() or isinstance(exc, Unusable):
+                    if isinstance(exc, Unusable):
+                        raise StartFailed(process.with_tail(f"worker {self.worker_id} can't be used: {exc}")) from exc
+                    if loop.time() > deadline or process.exited.is_set():
                         raise StartFailed(process.with_tail(f"worker {self.worker_id} does not answer: {reason_of(exc)}")) from exc
                 await asyncio.sleep(_RETRY_S)
         except BaseException:

@@ -62,8 +62,6 @@ class SnakepitDialect(Dialect):
     def __init__(self, host: Host, options: PoolOptions, worker_id: str) -> None:
         super().__init__(options, worker_id)
         self.stall_limit_bytes = options.stall_limit_bytes
-        if options.starts_processes:
-            self.spare_threads = max(1, THREADS - options.concurrency)
         self._host = host
         self._session: HostSession | None = None
         # What the description was read from.
@@ -101,6 +99,11 @@ class SnakepitDialect(Dialect):
             self._host.dismiss(self._session)
             self._session = None
 
+    def is_worn_out(self, threads_lost: int) -> bool:
+        log.warning("a call that was broken off may have cost a worker a thread", worker=self.worker_id, lost=threads_lost, threads=THREADS)
+        options = self.options
+        return options.starts_processes and threads_lost >= max(1, THREADS - options.concurrency)
+
     def session_id(self, call: ToolCall, description: Description) -> str:
         return self._own_session().id
 
@@ -120,9 +123,9 @@ class SnakepitDialect(Dialect):
             if status.connection_lost or status.code in (Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE):
                 raise
             error = tool_failed(status.code, status.message)
-            # Not all versions of the threaded server say an error's type.
-            is_as_meant = status.code is Code.INTERNAL and error.error_type is None and session.tools is not None
-            return None if is_as_meant or error.error_type == _UNDECODABLE else error
+            # Not all versions of the threaded server say an error's type; and INVALID_ARGUMENT is what it is.
+            is_as_meant = status.code is Code.INVALID_ARGUMENT or (status.code is Code.INTERNAL and error.error_type is None)
+            return None if error.error_type == _UNDECODABLE or (is_as_meant and session.tools is not None) else error
         return None
 
     def _read(self, session: HostSession, failure: ToolFailed | None) -> Description:
@@ -132,7 +135,7 @@ class SnakepitDialect(Dialect):
         if failure is not None:
             said = f"{failure.error_type}: {failure.detail}" if failure.error_type else failure.detail
             if not options.tools:
-                raise Unusable(f"its adapter can't be used: {said[:1000]}")
+                raise Unusable(f"its adapter failed: {said[:1000]}")
             log.warning("a worker's first call failed", worker=self.worker_id, reason=said[:1000])
         if not tools and not options.tools:
             raise Unusable(f"{_why_none(session)}: list their names in the pool's `tools`")
