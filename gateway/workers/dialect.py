@@ -39,8 +39,6 @@ class Dialect:
     # without anybody reading it, in bytes, before the call is given up.
     stall_limit_bytes: int | None = None
 
-    # How many threads the worker may have lost (lull.py) before it is replaced; None: it loses none, or is no process of ours.
-    spare_threads: int | None = None
     # What a long silence may mean, in words for who has waited in vain.
     silence = ""
     # What calls have to begin in, where that takes a call of its own; None: nothing.
@@ -81,6 +79,10 @@ class Dialect:
 
     def close(self) -> None:
         """Forget the worker: it has ended, or is not spoken to any more. Idempotent."""
+
+    def is_worn_out(self, threads_lost: int) -> bool:
+        """Return whether a worker that may have lost so many threads (lull.py) is to be replaced; asked at each."""
+        return False
 
     def session_id(self, call: ToolCall, description: Description) -> str:
         """Return the session id that a call carries. A worker of Snakepit's keeps something for each it has seen: it gets one for good."""

@@ -62,8 +62,6 @@ class SnakepitDialect(Dialect):
     def __init__(self, host: Host, options: PoolOptions, worker_id: str) -> None:
         super().__init__(options, worker_id)
         self.stall_limit_bytes = options.stall_limit_bytes
-        if options.starts_processes:
-            self.spare_threads = max(1, THREADS - options.concurrency)
         self._host = host
         self._session: HostSession | None = None
         # What the description was read from.
@@ -100,6 +98,11 @@ class SnakepitDialect(Dialect):
         if self._session is not None:
             self._host.dismiss(self._session)
             self._session = None
+
+    def is_worn_out(self, threads_lost: int) -> bool:
+        log.warning("a call that was broken off may have cost a worker a thread", worker=self.worker_id, lost=threads_lost, threads=THREADS)
+        options = self.options
+        return options.starts_processes and threads_lost >= max(1, THREADS - options.concurrency)
 
     def session_id(self, call: ToolCall, description: Description) -> str:
         return self._own_session().id

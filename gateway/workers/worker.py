@@ -191,10 +191,9 @@ class Worker:
         self.stuck -= 1
 
     def lost_thread(self) -> None:
-        """Count a thread that it may have lost for good; replaced when it can lose no more, where it is a process of ours."""
+        """Count a thread that it may have lost for good, and have it replaced where it can lose no more."""
         self.threads_lost += 1
-        limit = self.dialect.spare_threads
-        if limit is not None and self.threads_lost >= limit:
+        if self.dialect.is_worn_out(self.threads_lost):
             self.replace()
 
     def replace(self) -> None:

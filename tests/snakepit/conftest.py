@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import BUILDS, packages_of
-from tests.e2e.harness import ROOT, Served, served
+from tests.e2e.harness import ROOT, Served, served, until
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 ADAPTERS = "tests.snakepit.fake_adapters"
@@ -61,3 +61,18 @@ def told(gateway: Served) -> list[str]:
     """What the fake workers wrote down, without their process ids."""
     path = gateway.directory / "fake"
     return [line.partition(" ")[2] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+async def stall(gateway: Served, query: str = "") -> None:
+    """Start a flood, read nothing of it, and return when the gateway has had enough."""
+    end: dict[str, Any] = {}
+    async with gateway.http() as client, client.stream("GET", f"/v1/tools/flood/stream?{query}") as response:
+        run = response.headers["content-location"].rpartition("/")[0]
+
+        def has_ended() -> bool:
+            end.update(gateway.client.get(run).json())
+            return bool(end["state"] == "error")
+
+        await until(has_ended, "the run to be ended")
+    assert end["end"]["error"]["type"] == "/problems/slow-reader"
+    assert "the pool's stall_limit_bytes is" in end["end"]["error"]["detail"]

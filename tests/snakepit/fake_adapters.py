@@ -219,6 +219,30 @@ class Tools(Base):
         yield "done"
 
     @tool(streaming=True)
+    async def ticking_async(self, pause_s: float = 0.05) -> AsyncIterator[Any]:
+        try:
+            for number in range(100_000):
+                yield number
+                await asyncio.sleep(pause_s)
+        finally:
+            journal("async finally")
+
+    @tool(streaming=True)
+    def late(self, silent_s: float) -> Iterator[Any]:
+        """Say nothing for a while."""
+        try:
+            time.sleep(silent_s)
+            yield "at last"
+        finally:
+            journal("late finally")
+
+    @tool()
+    def sleep(self, s: float) -> Any:
+        time.sleep(s)
+        journal("slept")
+        return s
+
+    @tool(streaming=True)
     def flood(self, size: int = 20_000, n: int = 100_000, pause_s: float = 0.0) -> Iterator[Any]:
         try:
             for _ in range(n):

@@ -64,6 +64,7 @@ class Worker(pb_grpc.BridgeServiceServicer):
     # what is passed on to the host
 
     async def Ping(self, request: Any, context: Any) -> Any:
+        journal("ping")
         return pb.PingResponse(message=f"Pong from Python: {request.message}")
 
     async def InitializeSession(self, request: Any, context: Any) -> Any:

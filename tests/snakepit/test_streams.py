@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.workers.snakepit import THREADS
 from tests.e2e.harness import Served, Story, bridge, events_of, read_sse, tool_request, until
-from tests.snakepit.conftest import pool, told
+from tests.snakepit.conftest import pool, stall, told
 
 
 async def stream(gateway: Served, tool: str, query: str = "") -> Story:
@@ -21,21 +22,6 @@ async def stream(gateway: Served, tool: str, query: str = "") -> Story:
     async with gateway.http() as client, client.stream("GET", f"/v1/tools/{tool}/stream?{query}") as response:
         assert response.status_code == 200, await response.aread()
         return await read_sse(response)
-
-
-async def stall(gateway: Served, query: str = "") -> None:
-    """Start a flood, read nothing of it, and return when the gateway has had enough."""
-    end: dict[str, Any] = {}
-    async with gateway.http() as client, client.stream("GET", f"/v1/tools/flood/stream?{query}") as response:
-        run = response.headers["content-location"].rpartition("/")[0]
-
-        def has_ended() -> bool:
-            end.update(gateway.client.get(run).json())
-            return bool(end["state"] == "error")
-
-        await until(has_ended, "the run to be ended")
-    assert end["end"]["error"]["type"] == "/problems/slow-reader"
-    assert "the pool's stall_limit_bytes is" in end["end"]["error"]["detail"]
 
 
 async def end_of(gateway: Served, tool: str, query: str = "") -> dict[str, Any]:
@@ -185,6 +171,44 @@ class TestCancellation:
         await until(lambda: told(gateway).count("finally") == before + 1, "the generator's finally")
         await until(gateway.is_idle, "the place to be free")
         assert (await stream(gateway, "count")).end is not None
+
+    async def test_client_that_leaves_an_async_tool_ends_it_in_its_await(self, gateway: Served) -> None:
+        before = told(gateway).count("async finally")
+        async with gateway.http() as client, client.stream("GET", "/v1/tools/ticking_async/stream?pause_s=30") as response:
+            async for event in events_of(response):
+                if event.event == "message":
+                    break
+        await until(lambda: told(gateway).count("async finally") == before + 1, "the generator's finally")
+        await until(gateway.is_idle, "the place to be free")
+
+    async def test_client_that_leaves_before_the_first_chunk_frees_the_place_at_once(self, gateway: Served) -> None:
+        before = told(gateway).count("late finally")
+        started = [line for line in told(gateway) if line.startswith("execute late ")]
+        async with gateway.http() as client:
+            request = asyncio.create_task(client.get("/v1/tools/late/stream?silent_s=1.5"))
+            await until(lambda: len([line for line in told(gateway) if line.startswith("execute late ")]) > len(started), "the call")
+            request.cancel()
+        await until(gateway.is_idle, "the place to be free", 1.2)
+        # A synchronous tool goes on until it next yields: nothing can interrupt it.
+        assert told(gateway).count("late finally") == before
+        await until(lambda: told(gateway).count("late finally") == before + 1, "the generator's finally")
+
+    async def test_deadline_ends_the_tool_as_well(self, gateway: Served) -> None:
+        before = told(gateway).count("async finally")
+        end = await end_of(gateway, "ticking_async", "_timeout_ms=500")
+        assert (end["status"], end["error"]["deadline"]) == ("deadline", "total")
+        await until(lambda: told(gateway).count("async finally") == before + 1, "the generator's finally")
+        await until(gateway.is_idle, "the place to be free")
+
+    async def test_call_that_is_left_frees_its_place_while_its_thread_runs_to_its_end(self, gateway: Served) -> None:
+        before = told(gateway).count("slept")
+        started = told(gateway).count("adapter")
+        async with gateway.http() as client:
+            request = asyncio.create_task(client.post("/v1/tools/sleep/call", json={"s": 1.5}))
+            await until(lambda: told(gateway).count("adapter") > started, "the call")
+            request.cancel()
+        await until(gateway.is_idle, "the place to be free", 1.2)
+        await until(lambda: told(gateway).count("slept") == before + 1, "the thread's end")
 
     async def test_reader_that_stalls_is_cut_and_costs_the_worker_no_thread(self, serve: Callable[..., Served]) -> None:
         gateway = serve(pool(stall_limit_bytes=500_000, concurrency=4))

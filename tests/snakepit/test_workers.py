@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -21,7 +20,7 @@ import pytest
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from tests.e2e.harness import ROOT, Served, events_of, read_sse, until, wait_for
-from tests.snakepit.conftest import ADAPTERS, FAKE_WORKER, pool, told
+from tests.snakepit.conftest import ADAPTERS, FAKE_WORKER, pool, stall, told
 
 FAST_HEARTBEAT = {"SNAKEPIT_HEARTBEAT_CONFIG": '{"interval_ms":100,"timeout_ms":100}'}
 
@@ -47,6 +46,10 @@ def worker(directory: Path, host: str, *, adapter: str = "Tools", port: int = 0)
     finally:
         process.kill()
         process.wait()
+
+
+def lines(directory: Path) -> list[str]:
+    return (directory / "fake").read_text().splitlines()
 
 
 def pid_of(gateway: Served) -> int:
@@ -194,13 +197,14 @@ class TestThreaded:
     async def test_places_are_its_max_workers_and_its_health_is_known_while_all_are_taken(
         self, serve: Callable[..., Served], tmp_path: Path
     ) -> None:
-        gateway = serve(pool("snakepit", "Tools", "--max-workers", "3", health_interval_s=0.05, health_timeout_s=1, health_misses=2))
+        gateway = serve(pool("snakepit", "Tools", "--max-workers", "3", health_interval_s=0.05))
         assert state_of(gateway)["concurrency"] == 3
         async with gateway.http() as client:
             runs = [(await client.post("/v1/tools/held/runs", json={"gate": str(tmp_path / "gate")})).headers["location"] for _ in range(4)]
             states = lambda: sorted(gateway.client.get(run).json()["state"] for run in runs)  # noqa: E731
             await until(lambda: state_of(gateway)["in_flight"] == 3, "three to run")
-            await asyncio.sleep(0.5)  # many health checks
+            before = told(gateway).count("ping")
+            await until(lambda: told(gateway).count("ping") > before + 2, "health checks to be answered")
             assert states() == ["queued", "running", "running", "running"]
             assert (state_of(gateway)["state"], state_of(gateway)["restarts"]) == ("ready", 0)
             (tmp_path / "gate").touch()
@@ -228,9 +232,18 @@ class TestAddresses:
             gateway.stop()
             assert any(line.partition(" ")[2].startswith("cleanup-session gateway_snakepit-1_") for line in lines(tmp_path))
 
-
-def lines(directory: Path) -> list[str]:
-    return (directory / "fake").read_text().splitlines()
+    async def test_lost_threads_of_a_worker_elsewhere_are_told_and_it_goes_on(self, serve: Callable[..., Served], tmp_path: Path) -> None:
+        host, port = f"127.0.0.1:{free_port()}", free_port()
+        settings = f'[host]\naddress = "{host}"\n[[pools]]\nname = "snakepit"\nkind = "snakepit"\naddresses = ["127.0.0.1:{port}"]\n'
+        gateway = serve(settings + "stall_limit_bytes = 3_000_000\n", ready=False)
+        with worker(tmp_path, host, port=port):
+            wait_for(gateway.is_ready, "the worker")
+            # A tool that never pauses: whether its worker's queue is full when the call is cut can't be known from here.
+            await stall(gateway)
+            told_of = "a call that was broken off may have cost a worker a thread"
+            await until(lambda: told_of in gateway.log.read_text(), "the warning")
+            assert (state_of(gateway)["state"], state_of(gateway)["restarts"]) == ("ready", 0)
+            gateway.stop()
 
 
 class TestHostTools:

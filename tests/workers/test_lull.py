@@ -23,7 +23,9 @@ class Fragile(Dialect):
     """Speaks to workers that break when they are made to wait."""
 
     stall_limit_bytes = 1000
-    spare_threads: int | None = 2
+
+    def is_worn_out(self, threads_lost: int) -> bool:
+        return threads_lost >= 2
 
 
 class Execution:
@@ -115,7 +117,8 @@ async def test_call_that_ends_by_itself_meanwhile_leaves_no_timer() -> None:
 
 async def test_worker_elsewhere_is_never_replaced() -> None:
     class Elsewhere(Fragile):
-        spare_threads = None
+        def is_worn_out(self, threads_lost: int) -> bool:
+            return False
 
     execution = Execution(Elsewhere)
     for _ in range(100):
