@@ -142,10 +142,13 @@ class TestSilence:
         answer = gateway.client.get("/v1/tools/unserialisable/stream")
         assert answer.status_code == 504
         assert answer.json()["detail"].startswith("0.4 s passed without a chunk, the pool's idle time-out; a Snakepit worker")
+        assert answer.json()["deadline"] == "idle"
         # The run's own wins, here by being longer.
         end = await end_of(gateway, "count", "n=2&pause_s=0.7&_idle_timeout_ms=5000")
         assert end["status"] == "ok"
-        assert (await end_of(gateway, "count", "n=2&pause_s=1.2"))["error"]["deadline"] == "idle"
+        story = await stream(gateway, "count", "n=2&pause_s=1.2")
+        assert (story.start or {})["idle_timeout_ms"] == 400
+        assert (story.end or {})["error"]["deadline"] == "idle"
 
 
 class TestSizes:
