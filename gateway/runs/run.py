@@ -380,7 +380,7 @@ class Run(RunSource, ToolSink):
         return {"execution_time_ms": str(elapsed_ms), "tool_type": "remote", "worker_id": self.worker_id, **metadata}
 
     def details(self) -> Mapping[str, Any]:
-        return start_details(self.id, self.call, self.policy, heartbeat_s=self._limits.heartbeat_s)
+        return start_details(self.id, self.call, self.policy, heartbeat_s=self._limits.heartbeat_s, idle_s=self._watch.idle_s)
 
     @property
     def trace_id(self) -> str | None:

@@ -135,6 +135,7 @@ class SharedRuns:
             await account.check_everywhere(self._starts)
         run_id = new_run_id()
         await self._go_home(call, pool)
+        idle_s = hub.pools[pool].idle_timeout_s if call.streaming else None
         record = RunRecord(
             id=run_id,
             tool=call.tool,
@@ -144,7 +145,7 @@ class SharedRuns:
             kind="stream" if call.streaming else "unary",
             caller=call.caller.id,
             ticket=call.caller.ticket,
-            details=start_details(run_id, call, policy, heartbeat_s=hub.limits.run.heartbeat_s),
+            details=start_details(run_id, call, policy, heartbeat_s=hub.limits.run.heartbeat_s, idle_s=idle_s),
         )
         shared_claim = None if claim is None else records.Claim(claim.key, claim.fingerprint.hex())
         registered = await self.log.register(record, shared_claim)

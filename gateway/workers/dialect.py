@@ -92,6 +92,10 @@ class Dialect:
         """Return the metadata of a call's request; `timeout_s` is what is left for its execution."""
         return call.metadata
 
+    def told(self, text: str, call: ToolCall) -> str:
+        """Return what a worker says of a call's failure, without what is between it and us alone."""
+        return text
+
     def trusts_json(self, description: Description) -> bool:
         """Return whether chunks are passed on without looking whether they are JSON."""
         return self.options.payload == "json"

@@ -67,7 +67,6 @@ class Pool:
         self.cause_of: Callable[[str], str] = lambda run_id: OTHER
         self._open_channel = open_channel
         self._speak = speak
-        self._silence = speak(options, self.name).silence
         self._surge = asyncio.Lock()
         self._slots: list[LocalSlot | AddressSlot] = []
         if options.starts_processes:
@@ -119,7 +118,7 @@ class Pool:
     @property
     def silence(self) -> str:
         """What a silence of its workers may mean, in words for who has waited in vain; empty: nothing in particular."""
-        return self._silence
+        return self._slots[0].workers[0].dialect.silence if self._slots else ""
 
     def tie_session(self, session_id: str, worker_id: str) -> None:
         """Tie a session to a worker that it is said to have; a worker that isn't here ties nothing, nor does one where the session

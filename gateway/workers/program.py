@@ -90,7 +90,7 @@ class SnakepitProgram(Program):
 
     def command(self, socket: Path, lifeline: int) -> list[str]:
         options = self.options
-        program = shutil.which(options.command[0])
+        program = shutil.which(options.command[0], path=options.env.get("PATH"))
         if program is None:
             raise FileNotFoundError(f"there is no program {options.command[0]!r}")
         command = [

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 
 import structlog
 from google.protobuf.any_pb2 import Any
@@ -68,7 +69,8 @@ class SnakepitDialect(Dialect):
         self._registered: object = None
 
     def program(self) -> SnakepitProgram:
-        return SnakepitProgram(self.options, self.worker_id, host_address=self._host.address, token=self._own_session().id[-32:])
+        # Not of the session's id: everybody on the machine can read a command line.
+        return SnakepitProgram(self.options, self.worker_id, host_address=self._host.address, token=secrets.token_hex(8))
 
     async def describe(self, channel: Channel, timeout_s: float, known: Description = UNKNOWN) -> Description:
         """See Dialect. A worker registers its tools in the first call that it gets: it gets one that it can't decode.
@@ -106,6 +108,10 @@ class SnakepitDialect(Dialect):
 
     def session_id(self, call: ToolCall, description: Description) -> str:
         return self._own_session().id
+
+    def told(self, text: str, call: ToolCall) -> str:
+        # The worker's errors name its session, which is its secret: callers get the text, by gRPC all of it.
+        return text if self._session is None else text.replace(self._session.id, call.session_id or "")
 
     def _own_session(self) -> HostSession:
         if self._session is None:

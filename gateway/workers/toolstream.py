@@ -212,6 +212,9 @@ class ToolStream(StreamSink):
         if status.connection_lost:
             self._worker.suspect()
         cancelled = self._cancelled and status.code is Code.CANCELLED and self._failure is None
+        if status.message and status.code is not Code.OK:
+            message = self._worker.dialect.told(status.message, self._call)
+            status = CallStatus(status.code, message, status.details, status.trailers, status.connection_lost)
         error = None if cancelled else self._failure or status_error(status, self._worker.id, self._timeout_s)
         if error is None and not cancelled and not self._call.streaming and not self._has_final:
             error = ToolFailed(Code.INTERNAL, f"worker {self._worker.id} ended a unary call without an answer")
@@ -279,7 +282,7 @@ class ToolStream(StreamSink):
             payload = result_json(answer.result, answer.binary_result)
             self._sink.on_chunks([payload], len(payload), None)
         else:
-            self._failure = answer_error(answer.error_message, self._final_metadata)
+            self._failure = answer_error(self._worker.dialect.told(answer.error_message, self._call), self._final_metadata)
 
     def _translate(self, chunks: Sequence[ToolChunk], payloads: list[bytes], attributes: dict[int, ChunkAttributes]) -> None:
         """Add the payloads of a batch, chunk by chunk, and what some carry besides.

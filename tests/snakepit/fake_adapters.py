@@ -264,7 +264,7 @@ class Tools(Base):
 
     @tool()
     def pid(self) -> Any:
-        return {"pid": os.getpid(), "session": self.session.session_id}
+        return {"pid": os.getpid(), "session": self.session.session_id, "correlation": self.session.correlation_id}
 
     @tool()
     def pickled(self) -> Any:

@@ -46,6 +46,7 @@ class SessionContext:
         self.host = host
         self.session_id = session_id
         self.request_metadata = metadata
+        self.correlation_id: str | None = None
 
 
 class Worker(pb_grpc.BridgeServiceServicer):
@@ -97,7 +98,7 @@ class Worker(pb_grpc.BridgeServiceServicer):
     async def ExecuteTool(self, request: Any, context: Any) -> Any:
         self.span("ExecuteTool")
         try:
-            adapter, arguments, session = await self.prepare(request)
+            adapter, arguments, session = await self.prepare(request, context)
             if not hasattr(adapter, "execute_tool"):
                 raise NotImplementedError("Adapter does not support execute_tool")
             result = await self.execute(adapter, request.tool_name, arguments, session)
@@ -170,7 +171,7 @@ class Worker(pb_grpc.BridgeServiceServicer):
             await queue.put(end)
 
         try:
-            adapter, arguments, session = await self.prepare(request)
+            adapter, arguments, session = await self.prepare(request, context)
             if not hasattr(adapter, "execute_tool"):
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Adapter does not support tool execution")
             result = await self.execute(adapter, request.tool_name, arguments, session)
@@ -199,12 +200,13 @@ class Worker(pb_grpc.BridgeServiceServicer):
             if hasattr(adapter, "cleanup"):
                 adapter.cleanup()
 
-    async def prepare(self, request: Any) -> tuple[Any, dict[str, Any], SessionContext]:
+    async def prepare(self, request: Any, context: Any) -> tuple[Any, dict[str, Any], SessionContext]:
         """What every call does first: session, adapter, registration, initialisation, arguments."""
         with contextlib.suppress(grpc.RpcError):
             self.host.InitializeSession(pb.InitializeSessionRequest(session_id=request.session_id))
         self.begin_heartbeat(request.session_id)
         session = SessionContext(self.host, request.session_id, dict(request.metadata))
+        session.correlation_id = dict(context.invocation_metadata()).get("x-snakepit-correlation-id")
         adapter = self.adapter()
         adapter.set_session_context(session)
         if hasattr(adapter, "register_with_session") and (self.threaded or request.session_id not in self.registered):

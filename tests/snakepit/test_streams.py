@@ -121,10 +121,14 @@ class TestErrors:
     async def test_a_grpc_caller_gets_the_workers_own_message(self, gateway: Served) -> None:
         async with bridge(gateway) as stub:
             await stub.InitializeSession(pb.InitializeSessionRequest(session_id="s"))
+            answer = await stub.ExecuteTool(tool_request("s", "refuse", kind="value"))
+            assert '"session_id": "s"' in answer.error_message, answer
             call = stub.ExecuteStreamingTool(tool_request("s", "fail", kind="value"))
             with pytest.raises(grpc.aio.AioRpcError) as failure:
                 await call.read()
-        assert json.loads(failure.value.details() or "")["type"] == "ValueError"
+        said = json.loads(failure.value.details() or "")
+        # The caller's session, not the one that the gateway has with the worker: that is the worker's secret.
+        assert (said["type"], said["context"]) == ("ValueError", {"tool_name": "fail", "session_id": "s"})
 
 
 class TestSilence:
@@ -142,10 +146,13 @@ class TestSilence:
         answer = gateway.client.get("/v1/tools/unserialisable/stream")
         assert answer.status_code == 504
         assert answer.json()["detail"].startswith("0.4 s passed without a chunk, the pool's idle time-out; a Snakepit worker")
+        assert answer.json()["deadline"] == "idle"
         # The run's own wins, here by being longer.
         end = await end_of(gateway, "count", "n=2&pause_s=0.7&_idle_timeout_ms=5000")
         assert end["status"] == "ok"
-        assert (await end_of(gateway, "count", "n=2&pause_s=1.2"))["error"]["deadline"] == "idle"
+        story = await stream(gateway, "count", "n=2&pause_s=1.2")
+        assert (story.start or {})["idle_timeout_ms"] == 400
+        assert (story.end or {})["error"]["deadline"] == "idle"
 
 
 class TestSizes:
@@ -283,6 +290,11 @@ class TestPickle:
     async def test_pickled_result_stays_bytes(self, gateway: Served) -> None:
         result = gateway.client.post("/v1/tools/pickled/call", json={}).json()["result"]
         assert list(result) == ["$bytes"]
+
+
+async def test_requests_id_is_the_workers_correlation_id(gateway: Served) -> None:
+    answer = gateway.client.post("/v1/tools/pid/call", json={}, headers={"x-request-id": "req-7"})
+    assert answer.json()["result"]["correlation"] == "req-7"
 
 
 async def test_sessions_of_callers_are_one_session_to_the_worker(gateway: Served) -> None:

@@ -72,13 +72,16 @@ def alive(pid: int) -> bool:
 
 class TestStart:
     def test_command_line_and_environment_are_snakepits(self, gateway: Served) -> None:
-        pid = pid_of(gateway)
+        answer = gateway.client.post("/v1/tools/pid/call", json={}).json()["result"]
+        pid = int(answer["pid"])
         words = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
         environment = dict(entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_text().rstrip("\0").split("\0"))
         assert words[:2] == [sys.executable, str(FAKE_WORKER)]
         assert words[2:7] == ["--adapter", f"{ADAPTERS}.Tools", "--port", "0", "--elixir-address"]
         assert words[words.index("--snakepit-instance-name") + 1] == "snakepit-1"
         assert words[words.index("--snakepit-run-id") + 1] == words[words.index("--snakepit-instance-token") + 1]
+        # Everybody on the machine can read it.
+        assert answer["session"].rpartition("_")[2] not in " ".join(words)
         assert environment["SNAKEPIT_PROCESS_GROUP"] == "1"
         assert environment["SNAKEPIT_OTEL_CONSOLE"] == "false"
         assert json.loads(environment["SNAKEPIT_HEARTBEAT_CONFIG"])["dependent"] is True
@@ -118,6 +121,9 @@ class TestStart:
         gateway = serve(pool(adapter="Unregistered", tools=["numbers"]))
         async with gateway.http() as client, client.stream("GET", "/v1/tools/numbers/stream?n=2") as response:
             assert (await read_sse(response)).chunks == [{"i": 0}, {"i": 1}]
+        # Nothing is known of it: Snakepit's answer for the wrong kind of call.
+        wrong = gateway.client.post("/v1/tools/numbers/call", json={}).json()["result"]
+        assert wrong == {"error": "Streaming tool called on non-streaming endpoint."}
 
     def test_printed_spans_are_drained_where_the_pool_wants_them(self, serve: Callable[..., Served]) -> None:
         gateway = serve(pool(env={"SNAKEPIT_OTEL_CONSOLE": "true"}))
