@@ -183,8 +183,12 @@ class LinkedWebSocket(PacedWebSocket):
         sock = self.transport.get_extra_info("socket")
         if sock is None or not hasattr(socket, "TCP_INFO") or sock.family not in (socket.AF_INET, socket.AF_INET6):
             return False
-        # The first byte of struct tcp_info is the state.
-        return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_ESTABLISHED)
+        try:
+            # The first byte of struct tcp_info is the state.
+            return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_ESTABLISHED)
+        except OSError:
+            # It was closed for the ping.
+            return True
 
     def write_messages(self, messages: Sequence[bytes]) -> bool:
         """Write text messages now, all in one; the protocol's own state says only whether a close is under way."""

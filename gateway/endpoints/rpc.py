@@ -2,7 +2,8 @@
 
 A method that streams its answers is a stream as a tool's is (stream.py): SSE, JSON lines or one JSON object by Accept, with the same
 ids, reconnects and options. Any other is answered with its message, as JSON. GET is for what changes nothing: streams, which
-EventSource can only ask for so, and methods that are NO_SIDE_EFFECTS. What takes a stream of messages needs a WebSocket.
+EventSource can only ask for so, and methods that are NO_SIDE_EFFECTS. What takes a stream of messages takes JSON lines, all of them
+in the body; where they depend on the answers it needs a WebSocket (rpcsocket.py).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class RpcResponses:
             GatewayError: whatever is wrong with the request; what the hub refuses with.
         """
         kind = asked.tool.method.kind
-        if kind.client_streams:
+        if kind.client_streams and not asked.many:
             raise _needs_socket(asked.tool)
         media_type = choose(request.header(b"accept"), OFFERED if kind.server_streams else (collected.MEDIA_TYPE,))
         return (
@@ -98,7 +99,7 @@ def is_gettable(method: Method) -> bool:
 def _needs_socket(tool: RpcTool) -> GatewayError:
     kind = "a stream of messages" if tool.method.kind.server_streams else "a stream of messages for one answer"
     return GatewayError(
-        "rpc-needs-socket", f"{tool.name} takes {kind}, which HTTP has no way for here: use the WebSocket {socket_path(tool.name)}"
+        "rpc-needs-socket", f"{tool.name} takes {kind}, use the WebSocket {socket_path(tool.name)}, or POST them as application/x-ndjson"
     )
 
 

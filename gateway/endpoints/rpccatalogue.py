@@ -23,7 +23,6 @@ def describe(tool: RpcTool) -> dict[str, Any]:
     """Return a method as the list shows it. `http` are its paths besides its own, by google.api.http."""
     method = tool.method
     uri = f"/v1/rpc/{tool.name}"
-    links = {} if method.kind.client_streams else {"call": uri}
     return {
         "name": method.name,
         "kind": method.kind.value,
@@ -33,7 +32,7 @@ def describe(tool: RpcTool) -> dict[str, Any]:
         "request": method.request.full_name,
         "response": method.response.full_name,
         "http": [{"method": rule.method, "path": rule.template} for rule in method.http_rules],
-        "links": links | {"socket": socket_path(tool.name)},
+        "links": {"call": uri, "socket": socket_path(tool.name)},
     }
 
 

@@ -65,6 +65,12 @@ def _body(message: Schema) -> dict[str, Any]:
     return {"required": False, "content": {JSON_TYPE: {"schema": message}}}
 
 
+def _lines_body(name: str) -> dict[str, Any]:
+    """Return the body of a method that takes a stream of messages."""
+    lines = {"schema": {"type": "string", "description": f"A line for each message, a `{name}` as JSON."}}
+    return {"required": False, "content": {ndjson.MEDIA_TYPES[0]: lines}}
+
+
 RPC_POST = route(
     "Call a method of a gRPC service, with its message as JSON",
     _any_answers(),
@@ -95,18 +101,17 @@ class RpcDocument:
     def add(self, tool: RpcTool) -> None:
         """Add a method's own path."""
         method = tool.method
-        if method.kind.client_streams:
-            return
         path = self._paths.setdefault(f"/v1/rpc/{tool.name}", {})
         taken = self._placed(method.input_schema, tool, "Input")
         operation = self._operation(tool, method.output_schema)
-        if method.kind.server_streams or method.idempotency is Idempotency.NO_SIDE_EFFECTS:
+        takes_many = method.kind.client_streams
+        if not takes_many and (method.kind.server_streams or method.idempotency is Idempotency.NO_SIDE_EFFECTS):
             query = [self._parameter(parameter, taken) for parameter in _parameters(method)]
             path["get"] = operation | {"operationId": f"{tool.name}_get", "parameters": [*query, *operation["parameters"]]}
         path["post"] = operation | {
             "operationId": f"{tool.name}_post",
             "parameters": [*operation["parameters"], IDEMPOTENCY_PARAMETER],
-            "requestBody": _body(taken),
+            "requestBody": _lines_body(method.request.full_name) if takes_many else _body(taken),
         }
 
     def add_route(self, tool: RpcTool, found: Route, number: int) -> None:

@@ -13,15 +13,18 @@ from weakref import WeakKeyDictionary
 
 from gateway.call import AnswerCodec, RpcRequest, ToolCall
 from gateway.caller import caller_of
+from gateway.codec import ndjson
+from gateway.codec.protojson import MessageCodec
 from gateway.correlation import correlation_of
 from gateway.endpoints import arguments
 from gateway.endpoints.head import RequestHead
 from gateway.endpoints.options import META_PREFIX, READER_OPTIONS, CallOptions, OptionLimits, read_options
 from gateway.endpoints.requests import CallReader, RunRequest
-from gateway.errors import GatewayError
+from gateway.errors import FieldError, GatewayError
 from gateway.runs.idempotency import HEADER as IDEMPOTENCY_KEY
 from gateway.runs.idempotency import claim
 from gateway.runs.policy import CANCEL, OnDisconnect, ReaderOptions, invalid_option
+from gateway.services.bodyfeed import BodyFeed
 from gateway.services.metadata import metadata_of
 from gateway.services.method import Method
 from gateway.services.queries import Query
@@ -33,6 +36,9 @@ RPC_RUN_OPTIONS: Final = ("_pool", "_timeout_ms", "_queue_timeout_ms", "_first_c
 RPC_OPTIONS: Final = (*RPC_RUN_OPTIONS, *READER_OPTIONS)
 RPC_STARTING_OPTIONS: Final = (*RPC_RUN_OPTIONS, "_overflow")
 
+# Messages in one body: they are checked in one step, in which nothing else goes on.
+LINES_LIMIT: Final = 1000
+
 _IDEMPOTENCY_KEY = IDEMPOTENCY_KEY.lower().encode("ascii")
 
 
@@ -40,14 +46,15 @@ _IDEMPOTENCY_KEY = IDEMPOTENCY_KEY.lower().encode("ascii")
 class RpcQuestion:
     """What a request asks of a method.
 
-    `message` returns the request's message as a JSON value, or raises what is wrong with it; `given` are the request's options; `answers`
-    makes JSON of what comes, None: the method's own.
+    `message` returns the request's message as a JSON value, or raises what is wrong with it; where there are `many`, a list of them.
+    `given` are the request's options; `answers` makes JSON of what comes, None: the method's own.
     """
 
     tool: RpcTool
     message: Callable[[], Any]
     given: Pairs
     answers: AnswerCodec | None = None
+    many: bool = False
 
 
 class RpcReader:
@@ -71,6 +78,8 @@ class RpcReader:
         if plain:
             detail = f"On POST the message stands in the body; {plain[0][0][:40]!r} stands in the query string"
             raise invalid_option(plain[0][0][:60], detail)
+        if tool.method.kind.client_streams and is_lines(request):
+            return RpcQuestion(tool, lambda: self.lines(body), given, many=True)
         return RpcQuestion(tool, lambda: self.body(request, body, {}), given)
 
     def find(self, name: str, given: Pairs) -> RpcTool:
@@ -93,6 +102,17 @@ class RpcReader:
             return empty
         return arguments.value_from_body(body, request.header(b"content-type"), depth_limit=self.calls.limits.depth)
 
+    def lines(self, body: bytes) -> list[Any]:
+        """Return the JSON values in a body's lines; empty lines are none.
+
+        Raises:
+            GatewayError: `invalid-body`, also for more than LINES_LIMIT of them.
+        """
+        lines = [line for line in body.splitlines() if line.strip()]
+        if len(lines) > LINES_LIMIT:
+            raise GatewayError("invalid-body", f"The body has {len(lines)} lines, the limit is {LINES_LIMIT}; a WebSocket has none")
+        return [arguments.value_from_body(line, "application/json", depth_limit=self.calls.limits.depth) for line in lines]
+
     def read(self, request: RequestHead, asked: RpcQuestion, *, names: Sequence[str], on_disconnect: OnDisconnect) -> RunRequest:
         """Return the call that a question makes. `names` and `on_disconnect`: see `read_options`.
 
@@ -103,7 +123,9 @@ class RpcReader:
         options = self.options(tool, asked.given, request.header(b"grpc-timeout"), names=names, on_disconnect=on_disconnect)
         value = asked.message()
         metadata = metadata_of(request.scope["headers"], tool.options.headers_in)
-        message = tool.method.request.from_json(value)
+        codec = tool.method.request
+        feed = BodyFeed([_line(codec, number, line) for number, line in enumerate(value)]) if asked.many else None
+        message = b"" if asked.many else codec.from_json(value)
         streaming = tool.method.kind.server_streams
         key = None if request.method in ("GET", "HEAD") else request.header(_IDEMPOTENCY_KEY)
         claimed = None if key is None else claim(key, caller, tool.name, value, [*options.given, *metadata], streaming=streaming)
@@ -113,7 +135,7 @@ class RpcReader:
             timeout_s=options.timeout_s,
             streaming=streaming,
             pool=options.pool,
-            rpc=RpcRequest(message, metadata, asked.answers),
+            rpc=RpcRequest(message, metadata, asked.answers, feed),
             caller=caller,
             correlation=correlation_of(request.scope),
         )
@@ -153,6 +175,20 @@ class RpcReader:
         if known is None:
             known = self._queries[method] = Query(method.request.descriptor)
         return known
+
+
+def is_lines(request: RequestHead) -> bool:
+    """Return whether a body is JSON lines, by its media type."""
+    return (request.header(b"content-type") or "").partition(";")[0].strip().lower() in ndjson.MEDIA_TYPES
+
+
+def _line(codec: MessageCodec, number: int, value: Any) -> bytes:
+    """Return the message of one line; what is wrong with it is said as of an array's item."""
+    try:
+        return codec.from_json(value)
+    except GatewayError as error:
+        errors = [FieldError(f"/{number}{entry.field if entry.field != '/' else ''}", entry.detail) for entry in error.errors]
+        raise GatewayError(error.problem, f"Line {number + 1}: {error.detail}", errors=errors) from error
 
 
 def method_not_allowed(name: str, http_method: str, allowed: Sequence[str]) -> GatewayError:

@@ -147,9 +147,9 @@ class RpcRule(BaseModel):
 
 
 class RpcLinks(BaseModel):
-    """Where a method is called: by HTTP, unless it takes a stream of messages, and by a WebSocket."""
+    """Where a method is called: by HTTP, with JSON lines where it takes a stream of messages, and by a WebSocket."""
 
-    call: str | None = None
+    call: str
     socket: str
 
 

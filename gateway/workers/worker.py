@@ -179,6 +179,8 @@ class Worker:
         """Take no work until a probe is answered: its connection broke under a call."""
         if self._state is WorkerState.READY:
             self.failure = f"worker {self.id}: the connection broke"
+            # What it said before is no sign of life any more: else the second probe, and all until the next interval, would be left out.
+            self.heard = False
             self._move(WorkerState.DOWN)
             self.probe_wanted.set()
 

@@ -39,7 +39,8 @@ async def test_each_method_has_its_paths(document: dict[str, Any]) -> None:
     paths = document["paths"]
     assert set(paths[f"{RPC}/GetBook"]) == {"get", "post"}
     assert set(paths[f"{RPC}/CreateBook"]) == {"post"}
-    assert f"{RPC}/Chat" not in paths
+    assert set(paths[f"{RPC}/Chat"]) == {"post"}
+    assert set(paths[f"{RPC}/Chat"]["post"]["requestBody"]["content"]) == {"application/x-ndjson"}
     assert set(paths["/v1/library/{parent}/books"]) == {"get", "post"}
     assert set(paths["/v1/library/{name}:move"]) == {"post"}
     parent = next(entry for entry in paths["/v1/library/{parent}/books"]["get"]["parameters"] if entry["in"] == "path")

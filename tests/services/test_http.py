@@ -275,6 +275,38 @@ async def test_a_stream_of_messages_needs_the_socket_that_is_named(front: Runnin
     assert f"{RPC}/{method}/ws" in problem(response, 501, "rpc-needs-socket")["detail"]
 
 
+LINES = {"Content-Type": "application/x-ndjson"}
+
+
+async def test_a_stream_of_messages_is_lines_in_the_body(front: Running) -> None:
+    one = await front.client.post(f"{RPC}/AddBooks", content=b'{"name":"a"}\n\n{"name":"b"}\n', headers=LINES)
+    assert one.json() == {"count": 2, "names": ["a", "b"]}
+    assert (await front.client.post(f"{RPC}/AddBooks", content=b"", headers=LINES)).json() == {}
+    both = await front.client.post(f"{RPC}/Chat", content=b'{"text":"x"}\n{"text":"y"}', headers={**LINES, **SSE})
+    texts = [data["text"] for name, data in messages(both.content) if name == "message"]
+    assert texts == ["X", "Y", "that is all"]
+    early = await front.client.post(f"{RPC}/Chat", content=b'{"text":"bye"}\n{"text":"y"}', headers={**LINES, **JSON})
+    assert (early.json()["chunks"], early.json()["end"]["status"]) == ([], "ok")
+
+
+async def test_more_than_there_is_room_for_waits_for_the_server(front: Running) -> None:
+    # 4 MB are more than any window, and than what may wait to be sent.
+    body = b"\n".join(b'{"name":"n%d","title":"%s"}' % (number, b"t" * 8000) for number in range(500))
+    answer = (await front.client.post(f"{RPC}/AddBooks", content=body, headers=LINES)).json()
+    assert (answer["count"], answer["names"]) == (500, [f"n{number}" for number in range(100)])
+
+
+async def test_a_line_that_does_not_fit_is_named_and_nothing_is_sent(front: Running, library_server: library.Server) -> None:
+    wrong = await front.client.post(f"{RPC}/AddBooks", content=b'{"name":"a"}\n{"nam":"b"}', headers=LINES)
+    document = problem(wrong, 400, "invalid-message")
+    assert (document["errors"][0]["field"], document["detail"].startswith("Line 2: ")) == ("/1/nam", True)
+    problem(await front.client.post(f"{RPC}/AddBooks", content=b"{}\n{", headers=LINES), 400, "invalid-body")
+    problem(await front.client.post(f"{RPC}/AddBooks", content=b"{}\n" * 1001, headers=LINES), 400, "invalid-body")
+    # A method that takes one message takes no lines.
+    problem(await front.client.post(f"{RPC}/GetBook", content=b"{}", headers=LINES), 415, "unsupported-media-type")
+    assert library_server.library.seen == []
+
+
 async def test_a_method_is_no_tool_and_a_tool_no_method(front: Running) -> None:
     problem(await front.client.post("/v1/tools/GetBook/call", json={}), 404, "tool-not-found")
     problem(await front.client.post("/v1/tools/GetBook/call?_pool=library", json={}), 404, "tool-not-found")
@@ -371,7 +403,7 @@ async def test_the_list_names_services_and_methods(front: Running) -> None:
     assert set(services) == {"test.library.v1.Library", "grpc.health.v1.Health"}
     methods = {method["name"]: method for method in services["test.library.v1.Library"]["methods"]}
     assert (methods["GetBook"]["kind"], methods["GetBook"]["get"], methods["CreateBook"]["get"]) == ("unary", True, False)
-    assert methods["Chat"]["links"] == {"socket": f"{RPC}/Chat/ws"}
+    assert methods["Chat"]["links"] == {"call": f"{RPC}/Chat", "socket": f"{RPC}/Chat/ws"}
     assert methods["GetBook"]["http"][0] == {"method": "GET", "path": "/v1/library/{name=shelves/*/books/*}"}
     one = (await front.client.get(RPC)).json()
     book = next(method for method in one["methods"] if method["name"] == "GetBook")

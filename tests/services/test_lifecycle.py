@@ -19,6 +19,7 @@ from gateway.app import Gateway
 from gateway.errors import GatewayError
 from gateway.settings import PoolSettings, ServerSettings, ServiceSettings, Settings
 from tests.conftest import Running, Serve, until, within
+from tests.e2e.proxy import proxied
 from tests.endpoints.conftest import JSON, SSE, messages, problem, raw
 from tests.endpoints.people import ADA, ADMIN, EVE, auth, person
 from tests.services import library
@@ -265,3 +266,32 @@ async def test_a_reload_adds_services_and_takes_them_away(library_server: librar
         await gateway.change_pools(without)
         with pytest.raises(GatewayError, match="there is no service"):
             gateway.catalog.find("test.library.v1.Library/Count")
+
+
+@pytest.mark.parametrize("transport", ["lane", "grpcio"])
+async def test_a_connection_that_breaks_ends_its_calls_and_the_service_is_looked_for_at_once(
+    serve: Serve, library_server: library.Server, transport: Any
+) -> None:
+    async with proxied(int(library_server.address.rpartition(":")[2])) as proxy:
+        # Nobody would look for an hour, but for the break.
+        service = {
+            "name": "library",
+            "address": f"127.0.0.1:{proxy.port}",
+            "health_interval_s": 3600,
+            "health_timeout_s": 0.5,
+            "start_timeout_s": 2.0,
+        }
+        async with serve(services=[service], transport=transport) as running:
+            await ready(running)
+            pool = running.gateway.pools["library"]
+            stream = await raw(running, "POST", f"{RPC}/Count", b'{"pauseMs":5}', accept="text/event-stream")
+            await stream.until(b'{"number":2}')
+            proxy.refuse()
+            proxy.cut()
+            end = await stream.until(b"event: end\ndata: ") + await stream.until(b"\n")
+            assert b"/problems/service-lost" in end
+            assert b'"retryable":true' in end
+            await until(lambda: pool.readiness() != [])
+            await proxy.restore()
+            await ready(running)
+            assert (await running.client.post(f"{RPC}/GetBook", json={"name": "a"})).status_code == 200
