@@ -29,6 +29,7 @@ class ChunkReader:
         self._reader.format = "grpc"
         # The chunks so far, by number: an empty final has the number that the next one will have.
         self._number = 0
+        self._has_final = False
         self.error: GatewayError | None = None
 
     async def read(self) -> list[pb.ToolChunk] | None:
@@ -58,7 +59,7 @@ class ChunkReader:
         for number, payload in enumerate(chunks.payloads, chunks.first):
             extra = attributes.get(number, _PLAIN)
             if extra.ahead:
-                messages += self._marks(extra.ahead, number, self._decoration())
+                messages += self._marks(extra.ahead, number)
             chunk = pb.ToolChunk(
                 chunk_id=extra.chunk_id or f"{tool}-{number}",
                 data=payload if extra.raw is None else extra.raw,
@@ -66,6 +67,7 @@ class ChunkReader:
                 metadata=dict(extra.metadata),
             )
             if extra.is_final:
+                self._has_final = True
                 _add(chunk, self._decoration())
             messages.append(chunk)
         self._number = chunks.first + len(chunks.payloads) - 1
@@ -73,22 +75,24 @@ class ChunkReader:
 
     def _last(self, end: Ended) -> list[pb.ToolChunk] | None:
         """Return what the end adds: the finals behind the last chunk, or one where there was none."""
-        added = self._marks(end.marks, self._number + 1, end.metadata)
+        added = self._marks(end.marks, self._number + 1)
         if end.outcome is not Outcome.OK:
             self.error = end.error
-        elif "synthetic_final" in end.metadata:
+        elif not self._has_final and "synthetic_final" in end.metadata:
+            # Not one that another gateway has made up, which came as any final.
             metadata = {name: value for name, value in end.metadata.items() if name != "worker_id"}
             final = pb.ToolChunk(chunk_id=f"sp-final-{self._number + 1}", is_final=True, metadata=metadata)
             final.metadata["chunks_sent"] = str(end.chunks)
             added.append(final)
         return added or None
 
-    def _marks(self, marks: Marks, number: int, decoration: Mapping[str, str]) -> list[pb.ToolChunk]:
+    def _marks(self, marks: Marks, number: int) -> list[pb.ToolChunk]:
         """Return finals without data as messages; `number` is that of the chunk they stand ahead of."""
         messages = []
         for mark in marks:
+            self._has_final = True
             final = pb.ToolChunk(chunk_id=mark.chunk_id or f"{self._run.tool}-{number}", is_final=True, metadata=dict(mark.metadata))
-            _add(final, decoration)
+            _add(final, self._decoration())
             messages.append(final)
         return messages
 

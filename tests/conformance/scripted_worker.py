@@ -32,7 +32,7 @@ STREAMS: dict[str, list[pb.ToolChunk]] = {
         chunk("several_finals-3", final=True, mine="3"),
         chunk("several_finals-4", b"4", final=True),
         chunk("several_finals-5", final=True),
-        chunk("odd", final=True),
+        chunk("odd", final=True, last="yes"),
     ],
     "after_final": [chunk("after_final-1", final=True), chunk("after_final-2", b"2"), chunk("after_final-3", b"3")],
     "no_final": [chunk("no_final-1", b"1"), chunk("no_final-2", b"2")],

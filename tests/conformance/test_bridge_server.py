@@ -412,7 +412,7 @@ async def test_every_final_is_decorated_where_it_stands(client: Client) -> None:
         {**ours, "mine": "3"},
         ours,
         ours,
-        ours,
+        {**ours, "last": "yes"},
     ]
     assert not chunks[1].metadata
 

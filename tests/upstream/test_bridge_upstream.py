@@ -272,6 +272,21 @@ def test_a_client_that_leaves_while_its_session_is_begun_takes_nothing(gateway: 
     assert server.count("Execute") == 1
 
 
+def test_a_server_that_dies_ends_its_streams_and_the_others_go_on(server: BridgeServer, tmp_path: Path) -> None:
+    other = BridgeServer()
+    beside = settings(other.address, tools=("count",)).replace('"there"', '"beside"')
+    with served(tmp_path, settings=settings(server.address) + beside) as gateway:
+        with gateway.client.stream("POST", "/v1/tools/endless/stream", params={"_pool": "there"}, json={}) as response:
+            lines = response.iter_lines()
+            assert any('{"n": 1}' in line for line in lines)
+            server.stop()
+            assert any("/problems/worker-lost" in line for line in lines)
+        answer = gateway.client.post("/v1/tools/count/stream", params={"_pool": "beside"}, json={}, headers={"accept": "application/json"})
+        assert answer.json()["chunks"] == [{"n": 1}]
+        wait_for(gateway.is_idle, "the place to be free")
+    other.stop()
+
+
 def test_many_calls_at_once_wait_for_one_session(gateway: Served, server: BridgeServer) -> None:
     server.held.clear()
     runs = [gateway.client.post("/v1/tools/count/runs", json={}).json()["run"] for _ in range(8)]

@@ -11,10 +11,12 @@ import orjson
 import pytest
 
 from gateway.auth.keys import line_of, new_secret
+from gateway.rpc import snakepit_bridge_pb2 as pb
+from tests.conformance.scripted_worker import STREAMS, ScriptedWorker
 from tests.e2e.conftest import BUILDS, packages_of
-from tests.e2e.harness import JOURNAL_ADAPTER, Served, read_sse, served, until, wait_for
+from tests.e2e.harness import JOURNAL_ADAPTER, Served, bridge, read_sse, served, until, wait_for
 
-TOOLS = ["marked", "whoami", "endless_async", "numbered", "wait", "gated"]
+TOOLS = [*STREAMS, "marked", "whoami", "endless_async", "numbered", "wait", "gated"]
 NEAR = f"""
 [[pools]]
 name = "near"
@@ -34,8 +36,11 @@ def packages(request: pytest.FixtureRequest) -> Path | None:
 @pytest.fixture(scope="module")
 def near(packages: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The gateway that has the workers."""
-    with served(tmp_path_factory.mktemp("near"), settings=NEAR, packages=packages) as gateway:
+    worker = ScriptedWorker()
+    scripted = f'\n[[pools]]\nname = "scripted"\naddresses = ["{worker.address}"]\ntools = {orjson.dumps(list(STREAMS)).decode()}\n'
+    with served(tmp_path_factory.mktemp("near"), settings=NEAR + scripted, packages=packages) as gateway:
         yield gateway
+    worker.stop()
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,24 @@ def test_a_long_stream_is_complete_and_in_order(far: Served) -> None:
     tag = f"long-{next(_tags)}"
     chunks = stream(far, "numbered", "any", tag=tag, count=5000)["chunks"]
     assert [chunk["n"] for chunk in chunks] == list(range(1, 5001))
+
+
+@pytest.mark.parametrize("tool", STREAMS)
+async def test_a_grpc_client_cannot_tell_how_many_gateways_there_are(far: Served, near: Served, tool: str) -> None:
+    seen = []
+    for gateway in (near, far):
+        async with bridge(gateway) as stub:
+            await stub.InitializeSession(pb.InitializeSessionRequest(session_id="s"))
+            call = stub.ExecuteStreamingTool(pb.ExecuteToolRequest(session_id="s", tool_name=tool, stream=True))
+            chunks = [chunk async for chunk in call]
+        for chunk in chunks:
+            chunk.metadata.pop("execution_time_ms", None)
+        seen.append([(chunk.chunk_id, chunk.data, chunk.is_final, dict(chunk.metadata)) for chunk in chunks])
+    # A final that was made up has come from a worker, to the gateway in front: it names the worker there.
+    for chunk_id, _, _, metadata in seen[1]:
+        if chunk_id.startswith("sp-final-"):
+            assert metadata.pop("worker_id") == "any-1"
+    assert seen[0] == seen[1]
 
 
 def test_the_session_is_the_same_on_both(far: Served, near: Served) -> None:
