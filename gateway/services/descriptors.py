@@ -7,6 +7,7 @@ trusted: how much there may be is bounded, and what does not fit together is tol
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -31,6 +32,12 @@ _SUPPLIED: Final[Mapping[str, str]] = MappingProxyType(
             *(f"google/rpc/{part}" for part in ("code", "error_details", "status")),
         )
     }
+)
+
+# What an Any may hold whether or not the service's files import it; each behind what it imports.
+_FOR_ANY = (
+    *(f"google/protobuf/{part}.proto" for part in ("any", "duration", "empty", "field_mask", "struct", "timestamp", "wrappers")),
+    *(f"google/rpc/{part}.proto" for part in ("error_details", "status")),
 )
 
 
@@ -71,7 +78,7 @@ def missing_imports(files: Mapping[str, FileDescriptorProto]) -> list[str]:
 
 
 def build_pool(files: Iterable[FileDescriptorProto]) -> tuple[DescriptorPool, list[FileDescriptorProto]]:
-    """Return a pool of these files and of what they import, and the files in the order of their imports.
+    """Return a pool of these files, of what they import and of what any Any may hold, and the files in the order of their imports.
 
     A file that comes twice counts once.
 
@@ -93,6 +100,11 @@ def build_pool(files: Iterable[FileDescriptorProto]) -> tuple[DescriptorPool, li
             pool.AddSerializedFile(file.SerializeToString())
         except (TypeError, ValueError) as exc:
             raise DescriptorError(f"{file.name}: {_words(exc)}") from exc
+    for name in _FOR_ANY:
+        if name not in known and (own := supplied(name)) is not None:
+            # Where a file of another name has these types, its own count.
+            with contextlib.suppress(TypeError, ValueError):
+                pool.AddSerializedFile(own.SerializeToString())
     return pool, ordered
 
 

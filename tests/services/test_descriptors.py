@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,25 @@ def test_googles_own_files_need_not_be_there() -> None:
     own = [file for file in files() if not file.name.startswith("google/")]
     assert len(own) < len(files())
     assert Directory(own).methods.keys() == Directory(files()).methods.keys()
+
+
+def test_an_any_may_hold_googles_own_types_whoever_imports_them() -> None:
+    holder = one_file("holder.proto", "google/protobuf/any.proto")
+    message = holder.message_type.add(name="Holder")
+    message.field.add(name="held", number=1, type=11, label=1, type_name=".google.protobuf.Any")
+    codec = Directory([holder]).codec("test.made.Holder")
+    assert codec is not None
+    for kind, value in (
+        ("google.protobuf.StringValue", "text"),
+        ("google.protobuf.Struct", {"a": 1.0}),
+        ("google.protobuf.Duration", "1.500s"),
+    ):
+        held = {"held": {"@type": f"type.googleapis.com/{kind}", "value": value}}
+        assert json.loads(codec.to_json(codec.from_json(held))) == held
+    # A file of another name that defines one of them goes before ours.
+    own = one_file("own_wrappers.proto", package="google.protobuf")
+    own.message_type.add(name="StringValue").field.add(name="value", number=1, type=9, label=1)
+    assert Directory([own]).codec("google.protobuf.StringValue") is not None
 
 
 def test_an_import_that_is_not_there_is_told_of_with_the_way_out() -> None:
