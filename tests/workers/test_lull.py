@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +16,7 @@ from gateway.workers.dialect import Dialect
 from gateway.workers.options import PoolOptions
 from gateway.workers.toolstream import ToolStream
 from gateway.workers.worker import Worker, WorkerState
-from tests.workers.conftest import FakeChannel, Sink, until
+from tests.workers.conftest import FakeChannel, ManualClock, Sink
 
 
 class Fragile(Dialect):
@@ -43,11 +43,13 @@ class Execution:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lull, "LOOK_S", 0.002)
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    clock = ManualClock()
+    monkeypatch.setattr(lull, "timers", SimpleNamespace(running=lambda: clock))
+    return clock
 
 
-async def test_slow_reader_never_pauses_the_call_and_what_fits_is_delivered() -> None:
+def test_slow_reader_never_pauses_the_call_and_what_fits_is_delivered(clock: ManualClock) -> None:
     execution = Execution()
     execution.stream.pause_reading()
     execution.send(400, 2)
@@ -56,15 +58,16 @@ async def test_slow_reader_never_pauses_the_call_and_what_fits_is_delivered() ->
     execution.stream.pause_reading()
     # Counted anew: the reader had caught up.
     execution.send(400, 2)
-    await asyncio.sleep(0.01)
+    clock.advance(10)
     assert (len(execution.sink.payloads), execution.call.cancelled) == (4, False)
 
 
-async def test_too_much_for_a_slow_reader_ends_the_call_with_the_reason() -> None:
+def test_too_much_for_a_slow_reader_ends_the_call_with_the_reason(clock: ManualClock) -> None:
     execution = Execution()
     execution.stream.pause_reading()
     execution.send(400, 3)
-    await until(lambda: execution.call.cancelled)
+    clock.advance(lull.LOOK_S)
+    assert execution.call.cancelled
     execution.call.end(Code.CANCELLED)
     error = execution.sink.end.error
     assert error is not None
@@ -72,50 +75,55 @@ async def test_too_much_for_a_slow_reader_ends_the_call_with_the_reason() -> Non
     assert "stall_limit_bytes is 1000" in error.detail
 
 
-async def test_cancelled_call_is_read_on_for_nothing_until_little_comes() -> None:
+@pytest.mark.parametrize(("size", "count"), [(10, lull.FEW_MESSAGES), (lull.FEW_BYTES, 1)], ids=["many", "large"])
+def test_cancelled_call_is_read_on_for_nothing_until_little_comes(clock: ManualClock, size: int, count: int) -> None:
     execution = Execution()
     execution.stream.cancel()
     for _ in range(3):
-        execution.send(10, lull.FEW_MESSAGES)
-        await asyncio.sleep(0.0025)
-    assert execution.sink.payloads == []
-    await until(lambda: execution.call.cancelled)
+        execution.send(size, count)
+        clock.advance(lull.LOOK_S)
+        assert not execution.call.cancelled
+    execution.send(10, lull.FEW_MESSAGES - 1)
+    clock.advance(lull.LOOK_S)
+    assert (execution.call.cancelled, execution.sink.payloads) == (True, [])
     execution.call.end(Code.CANCELLED)
-    assert (execution.sink.end.cancelled, execution.worker.threads_lost) == (True, 0)
+    assert (execution.sink.end.cancelled, execution.worker.threads_lost, clock.pending) == (True, 0, 0)
 
 
-async def test_call_that_is_quiet_is_ended_after_one_look() -> None:
+def test_call_that_is_quiet_is_ended_after_one_look(clock: ManualClock) -> None:
     execution = Execution()
     execution.stream.cancel()
     execution.stream.cancel()
-    assert not execution.call.cancelled
-    await until(lambda: execution.call.cancelled, 1)
+    assert (execution.call.cancelled, clock.pending) == (False, 1)
+    clock.advance(lull.LOOK_S)
+    assert execution.call.cancelled
 
 
-async def test_call_that_never_pauses_is_ended_all_the_same_and_counted() -> None:
+def test_call_that_never_pauses_is_ended_all_the_same_and_counted(clock: ManualClock) -> None:
     for lost in (1, 2):
         execution = Execution()
         execution.worker.threads_lost = lost - 1
         execution.stream.cancel()
-        while not execution.call.cancelled:
+        for _ in range(lull.LOOKS_LIMIT):
+            assert not execution.call.cancelled
             execution.send(10, lull.FEW_MESSAGES)
-            await asyncio.sleep(0.0005)
+            clock.advance(lull.LOOK_S)
+        assert execution.call.cancelled
         execution.call.end(Code.CANCELLED)
         assert execution.worker.threads_lost == lost
         # It has two to spare.
         assert execution.worker.state is (WorkerState.READY if lost == 1 else WorkerState.DRAINING)
 
 
-async def test_call_that_ends_by_itself_meanwhile_leaves_no_timer() -> None:
+def test_call_that_ends_by_itself_meanwhile_leaves_no_timer(clock: ManualClock) -> None:
     execution = Execution()
     execution.stream.cancel()
     execution.call.end()
-    await asyncio.sleep(0.01)
-    assert not execution.call.cancelled
+    assert (execution.call.cancelled, clock.pending) == (False, 0)
     assert execution.sink.end.error is None
 
 
-async def test_worker_elsewhere_is_never_replaced() -> None:
+def test_worker_elsewhere_is_never_replaced() -> None:
     class Elsewhere(Fragile):
         def is_worn_out(self, threads_lost: int) -> bool:
             return False
@@ -126,12 +134,12 @@ async def test_worker_elsewhere_is_never_replaced() -> None:
     assert execution.worker.state is WorkerState.READY
 
 
-async def test_workers_deadline_comes_after_the_runs() -> None:
+def test_workers_deadline_comes_after_the_runs() -> None:
     assert Execution().call.timeout_s == 31.0
     assert Execution(Dialect).call.timeout_s == 30.0
 
 
-async def test_other_workers_are_paused_and_cancelled_at_once() -> None:
+def test_other_workers_are_paused_and_cancelled_at_once() -> None:
     execution = Execution(Dialect)
     execution.stream.pause_reading()
     assert execution.call.paused
