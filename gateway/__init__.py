@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.app import create_app as create_app
     from gateway.client import AsyncClient as AsyncClient
     from gateway.client import Client as Client
+    from gateway.hosttools.marking import host_tool as host_tool
     from gateway.runtime.adapter import BaseAdapter as BaseAdapter
     from gateway.runtime.chunk import StreamChunk as StreamChunk
     from gateway.runtime.failure import ToolError as ToolError
@@ -28,9 +29,10 @@ _HOMES = {
     "ToolError": "gateway.runtime.failure",
     "tool": "gateway.runtime.tool",
     "create_app": "gateway.app",
+    "host_tool": "gateway.hosttools.marking",
 }
 
-__all__ = ["AsyncClient", "BaseAdapter", "Client", "StreamChunk", "ToolError", "__version__", "create_app", "tool"]
+__all__ = ["AsyncClient", "BaseAdapter", "Client", "StreamChunk", "ToolError", "__version__", "create_app", "host_tool", "tool"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ runs are drained first, then the gRPC listener, the pools and the transports, ea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -24,7 +24,6 @@ from gateway.certificates import CertificatesNotUsable
 from gateway.configured import (
     all_tls,
     certificates,
-    configured_pools,
     connection_limits,
     exposure,
     hub_limits,
@@ -68,6 +67,7 @@ from gateway.endpoints.rpcrequests import RpcReader
 from gateway.endpoints.sockets import Sockets
 from gateway.endpoints.stream import RunResponses, StreamSettings
 from gateway.endpoints.visit import AccessLog
+from gateway.hosting import Hosting
 from gateway.pools import Pools
 from gateway.runs.hub import Hub
 from gateway.runs.journal import RunLines
@@ -99,7 +99,8 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._transport: Transport | None = None
-        self.pool_options = configured_pools(settings)
+        self.hosting = Hosting(settings)
+        self.pool_options = self.hosting.pools(settings)
         # How the workers of each pool are spoken to, by its name.
         self._worker_tls = all_tls(settings)
         self._pools = Pools(self.pool_options, self._make_pool)
@@ -132,6 +133,9 @@ class Gateway:
             "server.drain_delay_s": _nothing,
             "server.drain_timeout_s": _nothing,
         }
+        if self.hosting.tools is not None:
+            # Whatever the setting says, their code may be another: see Hosting.prepare.
+            self.reloads["host_tools"] = _nothing
         if self.access is not None:
             self.reloads |= {"auth.keys": _nothing, "auth.keys_file": _nothing}
         # What else runs in the root group, for as long as the gateway serves.
@@ -143,7 +147,7 @@ class Gateway:
     async def run(self) -> AsyncIterator[None]:
         """Serve: pools start, the gRPC front door listens, and at the end all is drained and stopped."""
         server = self.settings.server
-        async with asyncio.TaskGroup() as tasks:
+        async with self.hosting.run(self.pool_options), asyncio.TaskGroup() as tasks:
             self._transport = open_transport(self.settings.transport, tasks)
             keepers = [tasks.create_task(self._pools.run(), name="pools")]
             self.hub.memory.start()
@@ -155,7 +159,8 @@ class Gateway:
                 keepers.append(tasks.create_task(self.access.run(), name="access"))
             try:
                 if server.grpc_address:
-                    service = BridgeService(self.hub, self.sessions, timeout_limit_s=server.timeout_limit_s)
+                    limit_s = server.timeout_limit_s
+                    service = BridgeService(self.hub, self.sessions, timeout_limit_s=limit_s, host_tools=self.hosting.tools)
                     credentials = None if self.grpc_certificates is None else self.grpc_certificates.grpc_credentials()
                     interceptors = [] if self.access is None else [CallerInterceptor(self.access.authenticator)]
                     self.bridge = BridgeServer(service, server.grpc_address, credentials, interceptors=interceptors)
@@ -187,11 +192,19 @@ class Gateway:
         """
         before, self._worker_tls = self._worker_tls, all_tls(settings)
         spoken_to_otherwise = {name for name, tls in self._worker_tls.items() if name in before and before[name] != tls}
-        return self._pools.change(configured_pools(settings), spoken_to_otherwise)
+        return self._change_pools(self.hosting.pools(settings), spoken_to_otherwise)
+
+    async def _change_pools(self, wanted: Sequence[PoolOptions], spoken_to_otherwise: Collection[str]) -> None:
+        await self.hosting.admit(wanted)
+        await self._pools.change(wanted, spoken_to_otherwise)
 
     def _make_pool(self, options: PoolOptions) -> Pool:
         connect = partial(self._connect, tls=self._worker_tls.get(options.name))
-        pool = ServicePool(options, connect) if isinstance(options, ServiceOptions) else Pool(options, connect)
+        pool: Pool
+        if isinstance(options, ServiceOptions):
+            pool = ServicePool(options, connect)
+        else:
+            pool = Pool(options, connect, speak=self.hosting.speak(options))
         # The hub is made of the first pools.
         pool.cause_of = lambda run_id: self.hub.cause_of(run_id)
         return pool

@@ -87,7 +87,7 @@ class ToolCall(Value):
 
     `arguments` holds JSON values; `binary` raw bytes that replace an argument of the same name. `timeout_s` is
     the budget of the whole run, queue included. `metadata` reaches the adapter as its session context's
-    `request_metadata`. `pool` and `affinity` None: the tool's pool and that pool's own setting.
+    `request_metadata`. `pool` and `affinity` None: the tool's pool and that pool's own setting. `worker_id`: only on that worker.
     `rpc`: the tool is a gRPC service's method, and this is what is sent; None: `arguments` are, once they are made a message.
     `caller` is who asked, `correlation` what ties the run to other systems' records; `trace` hears what becomes of it, None: nobody does.
     """
@@ -106,6 +106,7 @@ class ToolCall(Value):
         "caller",
         "correlation",
         "trace",
+        "worker_id",
     )
 
     def __init__(
@@ -123,6 +124,7 @@ class ToolCall(Value):
         caller: Caller = ANONYMOUS,
         correlation: Correlation = UNCORRELATED,
         trace: Trace | None = None,
+        worker_id: str | None = None,
     ) -> None:
         self.tool = tool
         self.arguments = arguments
@@ -137,6 +139,7 @@ class ToolCall(Value):
         self.caller = caller
         self.correlation = correlation
         self.trace = trace
+        self.worker_id = worker_id
 
     def bare(self) -> ToolCall:
         """Return the call without what it carried: what is worth keeping of one that is over."""

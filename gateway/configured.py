@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,10 @@ from gateway.settings import (
     WorkerTlsSettings,
     is_public,
 )
+from gateway.transport import TransportKind
 from gateway.transport.tls import TlsOptions
 from gateway.workers.options import PoolOptions
+from gateway.workers.program import max_workers
 
 if TYPE_CHECKING:
     # Need the extras `redis` and `otel`.
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import Tracing
 
 _log = structlog.get_logger("gateway")
+
+# What a stream of a Snakepit worker may be silent for, unless its pool says otherwise.
+SNAKEPIT_IDLE_TIMEOUT_S = 300.0
 
 _HERE = Path(__file__).resolve().parent
 
@@ -94,19 +100,30 @@ def pools_of(settings: Settings) -> tuple[PoolSettings, ...]:
     return (PoolSettings(adapter=str(demo_adapter()), size=4),)
 
 
-def configured_pools(settings: Settings) -> list[PoolOptions]:
-    """Return what the pools are told, those of the services behind all others.
+def configured_pools(settings: Settings, host_tools_address: str | None = None) -> list[PoolOptions]:
+    """Return what the pools are told, those of the services behind all others; `host_tools_address`: see PoolOptions.
 
     Raises:
         SettingsError: a service's descriptor set can't be used.
     """
-    return [*map(pool_options, pools_of(settings)), *map(service_options, settings.services)]
+    options = [pool_options(pool, settings.transport) for pool in pools_of(settings)]
+    workers = [replace(pool, host_tools_address=host_tools_address) if pool.kind == "local" else pool for pool in options]
+    return [*workers, *map(service_options, settings.services)]
 
 
-def pool_options(pool: PoolSettings) -> PoolOptions:
+def pool_options(pool: PoolSettings, transport: TransportKind = "lane") -> PoolOptions:
     """Return what a pool is told, from its settings."""
     values = pool.model_dump(exclude={"kind", "tls"})
-    return PoolOptions(kind="local" if pool.adapter is not None else "addresses", **values)
+    kind = pool.kind_of_it
+    if kind == "snakepit" and pool.idle_timeout_s is None:
+        values["idle_timeout_s"] = SNAKEPIT_IDLE_TIMEOUT_S
+    # 0 is no limit.
+    values["idle_timeout_s"] = values["idle_timeout_s"] or None
+    options = PoolOptions(kind=kind, **values)
+    if "concurrency" not in pool.model_fields_set and (threads := max_workers(options)) is not None:
+        # It takes so many streams on one connection, and grpcio has one: a health check must find room there.
+        options = replace(options, concurrency=max(1, threads - (transport == "grpcio")))
+    return options
 
 
 def service_options(service: ServiceSettings) -> ServiceOptions:

@@ -117,9 +117,17 @@ def correlation_of(scope: Any) -> Correlation:
 
 
 def from_metadata(metadata: Iterable[tuple[str, Any]], given: Mapping[str, str]) -> Correlation:
-    """Return the correlation of a gRPC call. `given` is the request's own metadata, whose `correlation_id` goes first, as in Snakepit."""
+    """Return the correlation of a gRPC call, by Snakepit's rules.
+
+    `given` is the request's own metadata, whose `correlation_id` goes first; even an empty one hides the headers. A call that brings
+    no id that fits gets one as Snakepit makes them.
+    """
     found = {key: value for key, value in metadata if isinstance(value, str)}
-    request_id = given.get("correlation_id") or found.get(CORRELATION_HEADER) or found.get("x-request-id")
+    request_id = given.get("correlation_id")
+    if request_id is None:
+        request_id = found.get(CORRELATION_HEADER) or found.get("x-request-id")
+    if not request_id or _REQUEST_ID.fullmatch(request_id) is None:
+        request_id = f"sp-{secrets.token_hex(12)}"
     return correlate(request_id, found.get("traceparent"), found.get("tracestate"))
 
 

@@ -40,13 +40,19 @@ class ChunkAttributes:
     """What a chunk carries besides its JSON value; most chunks have none.
 
     `raw` holds the bytes as the worker sent them where those were not JSON; `chunk_id` the worker's own id
-    where it isn't `<tool>-<n>`. Only the gRPC front door needs these.
+    where it isn't `<tool>-<n>`. `ahead` are the final marks that came between the chunk before and this one: finals without
+    data, which are no chunks. Only the gRPC front door needs these.
     """
 
     is_final: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
     raw: bytes | None = None
     chunk_id: str | None = None
+    ahead: tuple[ChunkAttributes, ...] = ()
+
+
+# Finals without data, in order.
+Marks = tuple[ChunkAttributes, ...]
 
 
 @final
@@ -114,9 +120,10 @@ class Ended(Value):
     """The last event, exactly once. `chunks` counts the chunks of the run, not those of this reader.
 
     `metadata` is the final chunk's, decorated as Snakepit decorates it. `error` is set unless `outcome` is OK.
+    `marks` are the final marks behind the last chunk (see ChunkAttributes.ahead).
     """
 
-    __slots__ = ("outcome", "chunks", "metadata", "timing", "error")  # noqa: RUF023
+    __slots__ = ("outcome", "chunks", "metadata", "timing", "error", "marks")  # noqa: RUF023
 
     def __init__(
         self,
@@ -125,12 +132,14 @@ class Ended(Value):
         metadata: Mapping[str, str] = NOTHING,
         timing: Timing | None = None,
         error: GatewayError | None = None,
+        marks: Marks = (),
     ) -> None:
         self.outcome = outcome
         self.chunks = chunks
         self.metadata = metadata
         self.timing = timing
         self.error = error
+        self.marks = marks
 
 
 Event = Started | Chunks | Status | Gap | Ended

@@ -51,8 +51,9 @@ class Pools:
     async def change(self, wanted: Sequence[PoolOptions], reconnected: Collection[str] = ()) -> None:
         """Serve by these pools, in this order.
 
-        Local pools go on with new processes, even where nothing was changed: the adapter's code may have. A pool that is new, or becomes
-        of another kind or of other addresses, begins to serve when it is ready; where the latter doesn't get ready, the old one stays.
+        Pools that start processes go on with new ones, even where nothing was changed: the adapter's code may have. A pool that is new,
+        or becomes of another kind or of other addresses, begins to serve when it is ready; where the latter doesn't get ready, the old
+        one stays.
         `reconnected` are pools whose connections are made in another way.
         """
         new = {options.name: self._make(options) for options in wanted if self._is_new(options, reconnected)}
@@ -67,7 +68,7 @@ class Pools:
                 _log.error("the new pool is not ready: the old one stays", pool=options.name, reasons=reasons)
                 self._running[successor].cancel()
                 successor = old
-            if old is not None and successor is None and options.kind == "local":
+            if old is not None and successor is None and options.starts_processes:
                 old.renew(options)
             chosen = successor or old
             assert chosen is not None, "a pool that isn't there is new"
@@ -84,7 +85,9 @@ class Pools:
         old = self.serving.get(options.name)
         if old is None or old.kind != options.kind:
             return True
-        return options.kind != "local" and (old.options != options or options.name in reconnected)
+        if options.starts_processes != old.options.starts_processes:
+            return True
+        return not options.starts_processes and (old.options != options or options.name in reconnected)
 
     def _start(self, pool: Pool) -> None:
         assert self._tasks is not None, "pools start while these run"

@@ -61,12 +61,14 @@ class Reload:
         try:
             take_keys = None if gateway.access is None else gateway.access.prepare(settings.auth)
             gateway.reload_certificates()
+            take_host_tools = await gateway.hosting.prepare(settings)
             # A coroutine: it begins below, once everything was found to be usable.
             change_of_pools = gateway.change_pools(settings)
         except SettingsError as exc:
             _log.error("not reloaded: the settings can't be used, nothing was changed", reason=str(exc))
             return
         gateway.settings = settings
+        take_host_tools()
         if take_keys is not None:
             # Whatever the settings say: their file may be another.
             take_keys()

@@ -66,7 +66,7 @@ class SourceWatch:
         changed = {file.parent for file in files}
         for name, folder in self._folders.items():
             pool = self._gateway.pools.get(name)
-            if folder in changed and pool is not None and pool.kind == "local":
+            if folder in changed and pool is not None and pool.options.starts_processes:
                 _log.info("code changed: replacing workers", pool=name, files=[file.name for file in files], streams_end_after_s=GRACE_S)
                 if name in self._endings:
                     self._endings[name].cancel()
@@ -85,7 +85,7 @@ class SourceWatch:
 
 
 def adapter_folder(options: PoolOptions) -> Path | None:
-    """Return the folder of a local pool's adapter; None for a pool without one, or where it can't be found."""
+    """Return the folder of the adapter of a pool that starts processes; None for a pool without one, or where it can't be found."""
     if options.adapter is None:
         return None
     target, _, rest = options.adapter.partition(":")
@@ -93,11 +93,12 @@ def adapter_folder(options: PoolOptions) -> Path | None:
         return Path(target).resolve().parent
     module = target if rest else target.rpartition(".")[0]
     # Where a worker looks first; this process need not.
-    path = Path(options.pythonpath or Path.cwd(), *module.split("."))
-    if (path / "__init__.py").is_file():
-        return path.resolve()
-    if path.with_suffix(".py").is_file():
-        return path.parent.resolve()
+    for first in (*(Path(word).parent for word in options.command if word.endswith(".py")), Path(options.pythonpath or Path.cwd())):
+        path = Path(first, *module.split("."))
+        if (path / "__init__.py").is_file():
+            return path.resolve()
+        if path.with_suffix(".py").is_file():
+            return path.parent.resolve()
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):

@@ -72,6 +72,7 @@ class FakeCall:
         self.cancelled = asyncio.Event()
         self._pool = pool
         self._over = False
+        self._last_is_final = False
 
     # the run's side
 
@@ -96,10 +97,14 @@ class FakeCall:
     def send_raw(self, *payloads: bytes, attributes: dict[int, ChunkAttributes] | None = None) -> None:
         """Deliver JSON texts as one batch; `attributes` by index."""
         if not self._over:
+            last = (attributes or {}).get(len(payloads) - 1)
+            self._last_is_final = last is not None and last.is_final
             self.sink.on_chunks(list(payloads), sum(map(len, payloads)), attributes)
 
     def end(self, metadata: Mapping[str, str] | None = None, *, has_final: bool = True) -> None:
-        self._finish(ToolEnd(None, metadata or {}, has_final))
+        """End well: with an empty final where there is to be one and the last chunk is none."""
+        marks = (ChunkAttributes(True, metadata or {}),) if has_final and not self._last_is_final else ()
+        self._finish(ToolEnd(None, metadata or {}, has_final, marks))
 
     def fail(self, error: GatewayError | None = None) -> None:
         self._finish(ToolEnd(error or ToolFailed(Code.INVALID_ARGUMENT, "boom", error_type="ValueError", traceback="Traceback: boom")))
@@ -200,6 +205,8 @@ class FakePool:
     tools: dict[str, Tool] = field(default_factory=dict)
     busy: bool = False
     refusal: GatewayError | None = None
+    idle_timeout_s: float | None = None
+    silence: str = ""
     reasons: list[str] = field(default_factory=list)
     # Plays the worker for each call, right after it began; None: the test does, by `next_call`.
     script: Callable[[FakeCall], None] | None = None
@@ -333,7 +340,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         **options: Any,
     ) -> AsyncIterator[Running]:
         fakes = dict(pools or {"default": FakePool()})
-        monkeypatch.setattr("gateway.app.Pool", lambda options, connect: fakes[options.name])
+        monkeypatch.setattr("gateway.app.Pool", lambda options, connect, **_: fakes[options.name])
         # Requests on bare connections call it `test`.
         values = {"grpc_address": "", "drain_timeout_s": 0.0, "allowed_hosts": ("test",), **options}
         configured = tuple(PoolSettings(name=name, addresses=("unix:/nowhere",)) for name in fakes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from gateway.correlation import Correlation, correlate, correlation_of, from_metadata, is_traceparent, new_request_id
@@ -74,7 +76,10 @@ def test_two_traceparents_are_none() -> None:
 def test_a_grpc_call_says_its_id_as_snakepits_clients_do() -> None:
     headers = [("x-snakepit-correlation-id", "h"), ("x-request-id", "x"), ("traceparent", PARENT), ("some-bin", b"\x00")]
     assert from_metadata(headers, {"correlation_id": "c"}) == ("c", PARENT, None)
-    assert from_metadata(headers, {"correlation_id": ""}).request_id == "h"
+    assert from_metadata(headers, {}).request_id == "h"
+    # An empty one is there, and hides the header.
+    for given in ({"correlation_id": ""}, {"correlation_id": "not an id"}):
+        assert re.fullmatch(r"sp-[0-9a-f]{24}", from_metadata(headers, given).request_id)
     assert from_metadata(headers[1:], {}).request_id == "x"
     assert from_metadata([], {}).request_id
 

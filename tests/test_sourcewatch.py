@@ -32,6 +32,16 @@ def test_the_folder_of_an_adapter_is_watched(tmp_path: Path, monkeypatch: pytest
     assert adapter_folder(PoolOptions("p", adapter=adapter)) == (tmp_path / folder).resolve()
 
 
+def test_the_adapter_of_a_snakepit_worker_is_beside_its_script_or_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "python").mkdir()
+    for name in ("python/beside.py", "elsewhere.py"):
+        (tmp_path / name).touch()
+    command = ("python", "python/grpc_server.py")
+    assert adapter_folder(PoolOptions("p", "snakepit", adapter="beside.Adapter", command=command)) == (tmp_path / "python").resolve()
+    assert adapter_folder(PoolOptions("p", "snakepit", adapter="elsewhere.Adapter", command=command)) == tmp_path.resolve()
+
+
 @pytest.mark.parametrize("options", [PoolOptions("p", "addresses", addresses=("x:1",)), PoolOptions("p", adapter="no_such_module_here:T")])
 def test_what_has_no_folder_is_not_watched(options: PoolOptions) -> None:
     assert adapter_folder(options) is None

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
+from gateway.host.registration import problem_of
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.sessions import TOOLS_LIMIT, RegisteredTool, Session
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-METADATA_ENTRIES_LIMIT = 32
-METADATA_BYTES_LIMIT = 4096
 
 
 def register(session: Session, request: pb.RegisterToolsRequest) -> pb.RegisterToolsResponse:
     """Add the tools to the session, all or none; what is wrong is said in the answer, never as a status."""
     names = [tool.name for tool in request.tools]
     for index, tool in enumerate(request.tools):
-        problem = _problem(tool, taken=tool.name in session.tools or tool.name in names[:index])
+        problem = problem_of(tool, taken=tool.name in session.tools or tool.name in names[:index])
         if problem:
             return pb.RegisterToolsResponse(success=False, error_message=problem)
     if len(session.tools) + len(names) > TOOLS_LIMIT:
@@ -25,14 +20,3 @@ def register(session: Session, request: pb.RegisterToolsRequest) -> pb.RegisterT
         streams = tool.supports_streaming or tool.metadata.get("supports_streaming") in ("true", "1")
         session.tools[tool.name] = RegisteredTool(tool.name, request.worker_id, streams)
     return pb.RegisterToolsResponse(success=True, tool_ids={name: f"{session.id}:{name}" for name in names})
-
-
-def _problem(tool: pb.ToolRegistration, *, taken: bool) -> str | None:
-    if _NAME.fullmatch(tool.name) is None:
-        return f'{{:invalid_tool_name, "{tool.name[:64]}"}}'
-    if taken:
-        return f'{{:duplicate_tool, "{tool.name}"}}'
-    size = sum(len(name.encode()) + len(value.encode()) for name, value in tool.metadata.items())
-    if len(tool.metadata) > METADATA_ENTRIES_LIMIT or size > METADATA_BYTES_LIMIT:
-        return f"{{:metadata_too_large, at most {METADATA_ENTRIES_LIMIT} entries and {METADATA_BYTES_LIMIT} bytes}}"
-    return None

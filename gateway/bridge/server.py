@@ -10,11 +10,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from gateway.bridge.malformed import MalformedInterceptor
 from gateway.bridge.service import BridgeService
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from gateway.transport.base import MESSAGE_LIMIT_BYTES, METADATA_LIMIT_BYTES
+from gateway.transport.malformed import MalformedInterceptor
 
 _log = structlog.get_logger("gateway.bridge")
 

@@ -11,29 +11,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator
 from typing import Any as JsonValue
 from typing import NoReturn
-from urllib.parse import unquote
 
 import grpc
-import structlog
 from google.protobuf.any_pb2 import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gateway.auth.scopes import tool_refused
 from gateway.bridge import registration
 from gateway.bridge.authentication import current_caller
+from gateway.bridge.calls import CallReader
 from gateway.bridge.reader import ChunkReader
 from gateway.bridge.status import STATUS
-from gateway.call import ToolCall
-from gateway.caller import ANONYMOUS, Caller
+from gateway.caller import Caller
 from gateway.codec import ratelimit, values
-from gateway.correlation import from_metadata
 from gateway.errors import GatewayError, ToolFailed
 from gateway.events import Chunks, Ended
+from gateway.hosttools.answering import failure, no_such_tool
+from gateway.hosttools.toolbox import Toolbox
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from gateway.runs.hub import Hub, check_kind, not_streaming
@@ -41,19 +39,31 @@ from gateway.runs.policy import RunPolicy
 from gateway.runs.source import RunSource
 from gateway.sessions import Session, Sessions, session_key
 
-_log = structlog.get_logger("gateway.bridge")
+# Host tools are a pool of this name to scopes: `pools:host`.
+HOST_POOL = "host"
 
 Context = grpc.aio.ServicerContext[JsonValue, JsonValue]
 
 
 class BridgeService(pb_grpc.BridgeServiceServicer):
-    """The service. `timeout_s` is the budget of a call that names none; `timeout_limit_s` the most it may name."""
+    """The service. `timeout_s` is the budget of a call that names none; `timeout_limit_s` the most it may name.
 
-    def __init__(self, hub: Hub, sessions: Sessions, *, timeout_s: float = 900.0, timeout_limit_s: float = 3600.0) -> None:
+    `host_tools` None: the gateway has no tools of its own.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        sessions: Sessions,
+        *,
+        timeout_s: float = 900.0,
+        timeout_limit_s: float = 3600.0,
+        host_tools: Toolbox | None = None,
+    ) -> None:
         self._hub = hub
         self._sessions = sessions
-        self._timeout_s = timeout_s
-        self._timeout_limit_s = timeout_limit_s
+        self._host_tools = host_tools
+        self._calls = CallReader(hub, timeout_s, timeout_limit_s)
 
     async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
         """Answer at once."""
@@ -102,30 +112,37 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         return registration.register(session, request)
 
     async def GetExposedElixirTools(self, request: pb.GetExposedElixirToolsRequest, context: Context) -> pb.GetExposedElixirToolsResponse:
-        """List the host's own tools: this host has none."""
-        return pb.GetExposedElixirToolsResponse()
+        """List the host's own tools: of ours, those that the caller may run. A session is not needed for that."""
+        if self._host_tools is None:
+            return pb.GetExposedElixirToolsResponse()
+        grants = current_caller().grants
+        specs = [spec for spec in self._host_tools.specs() if grants.may_run(spec.name, HOST_POOL)]
+        return pb.GetExposedElixirToolsResponse(tools=specs)
 
     async def ExecuteElixirTool(self, request: pb.ExecuteElixirToolRequest, context: Context) -> pb.ExecuteElixirToolResponse:
-        """Execute one of the host's own tools: there is none, which is said as Snakepit says failures."""
-        return pb.ExecuteElixirToolResponse(success=False, error_message=f"Tool {request.tool_name} is not an Elixir tool")
+        """Execute one of the host's own tools. Whatever fails is OK with `success` false, as in Snakepit."""
+        if await self._known(request.session_id, touch=True) is None:
+            return failure("not_found")
+        grants = current_caller().grants
+        if self._host_tools is None:
+            return no_such_tool(request.tool_name)
+        if not grants.may_run(request.tool_name, HOST_POOL):
+            return failure(tool_refused(grants, request.tool_name, HOST_POOL).detail)
+        return await self._host_tools.execute(request.session_id, request.tool_name, request.parameters)
 
     async def ExecuteTool(self, request: pb.ExecuteToolRequest, context: Context) -> pb.ExecuteToolResponse:
         """Execute a unary tool. As in Snakepit a failure is OK with `success` false; the code is in the metadata."""
         began = time.monotonic()
         try:
-            if await self._known(request.session_id, touch=True) is None:
+            session = await self._known(request.session_id, touch=True)
+            if session is None:
                 raise GatewayError("session-not-found", "not_found")
-            call = self._call(request, context, streaming=False)
+            call = self._calls.read(request, context, session, streaming=False)
             end, chunks = await self._collect(await self._hub.start(call, RunPolicy()), call.caller)
-            if end.error is not None:
-                raise end.error
         except GatewayError as error:
-            return pb.ExecuteToolResponse(
-                success=False,
-                error_message=_message(error, request),
-                metadata={"tool_type": "remote", "error_code": error.code.name, **_limit_metadata(error)},
-                execution_time_ms=_elapsed_ms(began),
-            )
+            return _failed(error, _message(error, request), began)
+        if end.error is not None:
+            return _failed(end.error, f"Remote tool execution failed: {_message(end.error, request)}", began)
         result = Any(type_url=values.JSON_TYPE_URL, value=chunks[0] if chunks else b"null")
         metadata = {**end.metadata, "execution_time": end.metadata.get("execution_time_ms", "0")}
         return pb.ExecuteToolResponse(success=True, result=result, metadata=metadata, execution_time_ms=_elapsed_ms(began))
@@ -135,8 +152,7 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         session = await self._session(request.session_id, context, touch=True)
         try:
             self._check_streams(session, request.tool_name)
-            call = self._call(request, context, streaming=True)
-            await self._check_worker(session, request.tool_name, context)
+            call = self._calls.read(request, context, session, streaming=True)
             run = await self._hub.start(call, RunPolicy())
         except GatewayError as error:
             await self._abort(error, request, context)
@@ -191,53 +207,6 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
             raise not_streaming(tool)
         check_kind(self._hub.catalog.find(tool), streaming=True)
 
-    async def _check_worker(self, session: Session, tool: str, context: Context) -> None:
-        """Check that a tool which the session registered was registered for a worker of ours."""
-        registered = session.tools.get(tool)
-        if registered is None:
-            return
-        workers = {worker["id"] for pool in self._hub.pools.values() for worker in pool.snapshot()["workers"]}
-        if registered.worker_id not in workers:
-            await context.abort(grpc.StatusCode.INTERNAL, f"Worker not found: {registered.worker_id}")
-
-    def _call(self, request: pb.ExecuteToolRequest, context: Context, *, streaming: bool) -> ToolCall:
-        """Return the call. The time is `timeout_ms` of the metadata, else the client's deadline, else the default."""
-        metadata = {name: value for name, value in request.metadata.items() if not name.startswith("binary_format:")}
-        wanted = metadata.pop("timeout_ms", "")
-        timeout_s = int(wanted) / 1000 if _TIMEOUT_MS.fullmatch(wanted) else self._timeout_s
-        arguments = self._parameters(request.parameters)
-        # A packed BytesValue is raw bytes, for which JSON has no word.
-        raw = {name: value for name, value in arguments.items() if isinstance(value, bytes)}
-        caller = current_caller()
-        if caller is ANONYMOUS:
-            caller = replace(caller, address=_address(context.peer()))
-        remaining_s = context.time_remaining()
-        if remaining_s is not None:
-            timeout_s = min(timeout_s, max(remaining_s, 0.001))
-        return ToolCall(
-            tool=request.tool_name,
-            arguments={name: value for name, value in arguments.items() if name not in raw},
-            timeout_s=min(timeout_s, self._timeout_limit_s),
-            streaming=streaming,
-            session_id=session_key(request.session_id, caller.id),
-            metadata=metadata,
-            correlation=from_metadata(context.invocation_metadata() or (), request.metadata),
-            binary={**raw, **request.binary_parameters},
-            caller=caller,
-        )
-
-    @staticmethod
-    def _parameters(parameters: Mapping[str, Any]) -> dict[str, JsonValue]:
-        decoded = {}
-        for name, parameter in parameters.items():
-            try:
-                decoded[name] = values.unpack_value(parameter)
-            except (ValueError, RecursionError) as exc:
-                string_value = parameter.type_url.endswith("google.protobuf.StringValue")
-                detail = f"Invalid parameter {name}: {exc}" if string_value else f"Invalid parameter {name} ({parameter.type_url}): {exc}"
-                raise GatewayError("invalid-body", detail) from exc
-        return decoded
-
     @staticmethod
     async def _collect(run: RunSource, caller: Caller) -> tuple[Ended, list[bytes]]:
         """Return a run's end and all its payloads; a cancelled task leaves the run."""
@@ -265,9 +234,6 @@ class BridgeService(pb_grpc.BridgeServiceServicer):
         raise AssertionError("abort raises")
 
 
-_TIMEOUT_MS = re.compile(r"0*[1-9][0-9]{0,11}")
-
-
 def _message(error: GatewayError, request: pb.ExecuteToolRequest) -> str:
     """Return an error in Snakepit's words where it has some; a tool's own as its worker sent it; else the detail and the wrong fields."""
     if isinstance(error, ToolFailed):
@@ -288,10 +254,10 @@ def _limit_metadata(error: GatewayError) -> dict[str, str]:
     return metadata
 
 
-def _address(peer: str) -> str | None:
-    """Return the address of a peer as gRPC names it: `ipv4:10.0.0.7:5123`, `ipv6:%5B::1%5D:5123`, `unix:`."""
-    kind, _, rest = unquote(peer).partition(":")
-    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None
+def _failed(error: GatewayError, message: str, began: float) -> pb.ExecuteToolResponse:
+    """Return a unary call's failure."""
+    metadata = {"tool_type": "remote", "error_code": error.code.name, **_limit_metadata(error)}
+    return pb.ExecuteToolResponse(success=False, error_message=message, metadata=metadata, execution_time_ms=_elapsed_ms(began))
 
 
 def _elapsed_ms(began: float) -> int:

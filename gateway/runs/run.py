@@ -23,7 +23,7 @@ from gateway import timers
 from gateway.call import ToolCall, is_rpc
 from gateway.caller import Caller
 from gateway.errors import GatewayError
-from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
+from gateway.events import ChunkAttributes, Ended, Marks, Outcome, Status, Timing
 from gateway.runlog.base import RunRecorder
 from gateway.runlog.budget import MemoryBudget
 from gateway.runlog.memory import MemoryLog, Place
@@ -156,7 +156,9 @@ class Run(RunSource, ToolSink):
             GatewayError: the pool refuses at once; the run is then as if it had never been.
         """
         self.pool = pool.name
-        request = LeaseRequest(self.call.session_id, self.call.affinity, self.call.tool)
+        if self.call.streaming:
+            self._watch.expect(pool.idle_timeout_s, pool.silence)
+        request = LeaseRequest(self.call.session_id, self.call.affinity, self.call.tool, self.call.worker_id)
         try:
             granted = pool.acquire(request, self)
         except GatewayError:
@@ -221,8 +223,7 @@ class Run(RunSource, ToolSink):
         except GatewayError as error:
             self._end(Outcome.ERROR, error)
             return
-        deadlines = self.policy.deadlines
-        if deadlines.idle_s is not None or deadlines.first_chunk_s is not None:
+        if watch.watches_silence:
             self._timer.cancel()
             self._check_deadlines()
         if self._was_queued or self.recorder is not None:
@@ -280,12 +281,12 @@ class Run(RunSource, ToolSink):
         """The call has ended."""
         if end.error is not None:
             outcome = Outcome.DEADLINE if end.error.problem == "worker-timeout" else Outcome.ERROR
-            self._end(outcome, end.error, end.metadata)
+            self._end(outcome, end.error, end.metadata, end.marks)
         elif end.cancelled:
             self._end(Outcome.CANCELLED, GatewayError("cancelled", "The worker's call was cancelled"), end.metadata)
         else:
             synthetic = {} if end.has_final else {"synthetic_final": "true"}
-            self._end(Outcome.OK, None, {**end.metadata, **synthetic})
+            self._end(Outcome.OK, None, {**end.metadata, **synthetic}, end.marks)
 
     # the readers' news: RunSource
 
@@ -345,14 +346,14 @@ class Run(RunSource, ToolSink):
             if self.tally is not None:
                 self.tally.run_cancelled(cause)
 
-    def _end(self, outcome: Outcome, error: GatewayError | None, metadata: Mapping[str, str] | None = None) -> None:
+    def _end(self, outcome: Outcome, error: GatewayError | None, metadata: Mapping[str, str] | None = None, marks: Marks = ()) -> None:
         if self.ended is not None:
             return
         self._timer.cancel()
         if self._counts is not None:
             waited_s = self._timers.time() - self._watch.accepted_at
             self._counts.run_ended(outcome.value, waited_s, had_worker=self._watch.leased_at is not None)
-        self.ended = end = Ended(outcome, self.log.next - 1, self._decorate(metadata or {}), self.timing(), error)
+        self.ended = end = Ended(outcome, self.log.next - 1, self._decorate(metadata or {}), self.timing(), error, marks)
         if self._ticket is not None:
             self._ticket.cancel()
         elif self._upstream is not None:
@@ -379,7 +380,7 @@ class Run(RunSource, ToolSink):
         return {"execution_time_ms": str(elapsed_ms), "tool_type": "remote", "worker_id": self.worker_id, **metadata}
 
     def details(self) -> Mapping[str, Any]:
-        return start_details(self.id, self.call, self.policy, heartbeat_s=self._limits.heartbeat_s)
+        return start_details(self.id, self.call, self.policy, heartbeat_s=self._limits.heartbeat_s, idle_s=self._watch.idle_s)
 
     @property
     def trace_id(self) -> str | None:

@@ -135,6 +135,7 @@ class SharedRuns:
             await account.check_everywhere(self._starts)
         run_id = new_run_id()
         await self._go_home(call, pool)
+        idle_s = hub.pools[pool].idle_timeout_s if call.streaming else None
         record = RunRecord(
             id=run_id,
             tool=call.tool,
@@ -144,7 +145,7 @@ class SharedRuns:
             kind="stream" if call.streaming else "unary",
             caller=call.caller.id,
             ticket=call.caller.ticket,
-            details=start_details(run_id, call, policy, heartbeat_s=hub.limits.run.heartbeat_s),
+            details=start_details(run_id, call, policy, heartbeat_s=hub.limits.run.heartbeat_s, idle_s=idle_s),
         )
         shared_claim = None if claim is None else records.Claim(claim.key, claim.fingerprint.hex())
         registered = await self.log.register(record, shared_claim)
@@ -285,7 +286,7 @@ class SharedRuns:
         if pool is None:
             # Gone with a reload while the log was asked: the hub says so.
             return
-        if home.gateway == self.log.gateway_id or pool.kind == "addresses":
+        if home.gateway == self.log.gateway_id or pool.kind in ("addresses", "bridge"):
             pool.tie_session(call.session_id, home.worker)
         elif (call.affinity or pool.affinity) is not Affinity.HINT:
             detail = f"worker {home.worker}, which holds the session, belongs to gateway {home.gateway}; send the session's calls there"

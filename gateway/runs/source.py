@@ -282,16 +282,16 @@ def _without(items: tuple[Item, ...], gone: Item) -> tuple[Item, ...]:
     return () if len(items) == 1 and items[0] is gone else tuple(item for item in items if item is not gone)
 
 
-def start_details(run_id: str, call: ToolCall, policy: RunPolicy, *, heartbeat_s: float) -> dict[str, Any]:
-    """Return what the start events of a run say besides the run and its tool."""
+def start_details(run_id: str, call: ToolCall, policy: RunPolicy, *, heartbeat_s: float, idle_s: float | None = None) -> dict[str, Any]:
+    """Return what the start events of a run say besides the run and its tool. `idle_s`: the pool's limit on a silence."""
     details: dict[str, Any] = {"on_disconnect": str(policy.on_disconnect), "timeout_ms": int(call.timeout_s * 1000)}
     deadlines = policy.deadlines
     if deadlines.queue_s is not None:
         details["queue_timeout_ms"] = int(deadlines.queue_s * 1000)
     if deadlines.first_chunk_s is not None:
         details["first_chunk_timeout_ms"] = int(deadlines.first_chunk_s * 1000)
-    if deadlines.idle_s is not None:
-        details["idle_timeout_ms"] = int(deadlines.idle_s * 1000)
+    if (idle_s := deadlines.idle_s or idle_s) is not None:
+        details["idle_timeout_ms"] = int(idle_s * 1000)
     details["heartbeat_ms"] = int(heartbeat_s * 1000)
     uri = f"/v1/runs/{run_id}"
     details["links"] = {"events": f"{uri}/events", "cancel": f"{uri}/cancel"}

@@ -24,15 +24,29 @@ class Limit(StrEnum):
 class Stopwatch:
     """When a run was accepted, got its worker, had its first and its last chunk; None for what has not happened."""
 
-    __slots__ = ("_deadlines", "_timeout_s", "accepted_at", "first_chunk_at", "last_chunk_at", "leased_at")
+    __slots__ = ("_deadlines", "_silence", "_timeout_s", "accepted_at", "first_chunk_at", "idle_s", "last_chunk_at", "leased_at")
 
     def __init__(self, accepted_at: float, timeout_s: float, deadlines: Deadlines) -> None:
         self._timeout_s = timeout_s
         self._deadlines = deadlines
+        # The limit on a silence: the run's own, else its pool's.
+        self.idle_s = deadlines.idle_s
+        self._silence = ""
         self.accepted_at = accepted_at
         self.leased_at: float | None = None
         self.first_chunk_at: float | None = None
         self.last_chunk_at: float | None = None
+
+    def expect(self, idle_s: float | None, silence: str) -> None:
+        """Take the pool's limit on a silence, where the run has none of its own, and its words for what a silence may mean."""
+        if self.idle_s is None:
+            self.idle_s = idle_s
+        self._silence = f"; {silence}" if silence else ""
+
+    @property
+    def watches_silence(self) -> bool:
+        """Whether there are deadlines that begin with the worker."""
+        return self.idle_s is not None or self._deadlines.first_chunk_s is not None
 
     def chunks_came(self, now: float) -> None:
         """Note that a batch has come."""
@@ -56,9 +70,9 @@ class Stopwatch:
                 found = min(found, (self.accepted_at + limits.queue_s, Limit.QUEUE))
         elif self.last_chunk_at is None and limits.first_chunk_s is not None:
             found = min(found, (self.leased_at + limits.first_chunk_s, Limit.FIRST_CHUNK))
-        elif limits.idle_s is not None:
+        elif self.idle_s is not None:
             quiet_since = now if paused else self.last_chunk_at or self.leased_at
-            found = min(found, (quiet_since + limits.idle_s, Limit.IDLE))
+            found = min(found, (quiet_since + self.idle_s, Limit.IDLE))
         return found
 
     def passed(self, limit: Limit) -> GatewayError:
@@ -67,9 +81,11 @@ class Stopwatch:
         if limit is Limit.QUEUE:
             detail, problem = f"no worker became free in {limits.queue_s:g} s, the run's queue time-out", "queue-timeout"
         elif limit is Limit.FIRST_CHUNK:
-            detail, problem = f"{limits.first_chunk_s:g} s passed without a first chunk, the run's first-chunk time-out", "worker-timeout"
+            detail = f"{limits.first_chunk_s:g} s passed without a first chunk, the run's first-chunk time-out{self._silence}"
+            problem = "worker-timeout"
         elif limit is Limit.IDLE:
-            detail, problem = f"{limits.idle_s:g} s passed without a chunk, the run's idle time-out", "worker-timeout"
+            whose = "the pool's" if limits.idle_s is None else "the run's"
+            detail, problem = f"{self.idle_s:g} s passed without a chunk, {whose} idle time-out{self._silence}", "worker-timeout"
         else:
             waited_for = "a worker" if self.leased_at is None else "the tool"
             detail, problem = f"{self._timeout_s:g} s passed, the run's time-out, waiting for {waited_for}", "worker-timeout"

@@ -9,23 +9,18 @@ wrong is logged. Sessions are remembered up to SESSION_LIMIT; the one used longe
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
-import orjson
-from google.protobuf import any_pb2, struct_pb2, timestamp_pb2
-from google.protobuf.json_format import MessageToDict
+from google.protobuf import timestamp_pb2
 
 from gateway.rpc import snakepit_bridge_pb2 as bridge
 from gateway.rpc import snakepit_bridge_pb2_grpc as bridge_grpc
-from gateway.runtime import payload
-from gateway.runtime.failure import Unserialisable
 from gateway.runtime.heartbeat import HeartbeatSettings, beat
-from gateway.runtime.limits import MESSAGE_LIMIT_BYTES, METADATA_LIMIT_BYTES
+from gateway.runtime.hosttools import CHANNEL_OPTIONS, RemoteHostTools, said
 from gateway.runtime.loading import LoadedAdapter
 from gateway.runtime.session import HostTools
 
@@ -40,16 +35,6 @@ _PING_TIMEOUT_S = 1.0
 # What an execution waits for the host at most, for each of InitializeSession and RegisterTools.
 _SESSION_TIMEOUT_S = 2.0
 _PROXY_TIMEOUT_S = 10.0
-_TOOL_TIMEOUT_S = 300.0
-_TEXT_URL = "type.googleapis.com/google.protobuf.StringValue"
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
-    ("grpc.max_metadata_size", METADATA_LIMIT_BYTES),
-    ("grpc.absolute_max_metadata_size", METADATA_LIMIT_BYTES),
-    # A host on a loopback port of its own is always there first; the default of 20 s would outlast it.
-    ("grpc.max_reconnect_backoff_ms", 2000),
-)
 
 
 class HostUnreachable(Exception):
@@ -63,13 +48,13 @@ async def reach(address: str) -> None:
         HostUnreachable: it did not in 60 tries, about two minutes.
     """
     pause_s = 0.05
-    async with grpc.aio.insecure_channel(address, _OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
         host = bridge_grpc.BridgeServiceStub(channel)  # type: ignore[no-untyped-call]
         for _ in range(_PING_TRIES):
             try:
                 await host.Ping(bridge.PingRequest(message="connection_test"), timeout=_PING_TIMEOUT_S)
             except grpc.RpcError as error:
-                logger.info("the host at %s does not answer yet: %s", address, _said(error))
+                logger.info("the host at %s does not answer yet: %s", address, said(error))
             else:
                 return
             await asyncio.sleep(pause_s)
@@ -95,11 +80,11 @@ class HostLink:
         self._worker_id = worker_id
         self._group = group
         self._lost = lost
-        self._channel = grpc.aio.insecure_channel(address, _OPTIONS)
+        self._channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
         self._host = bridge_grpc.BridgeServiceStub(self._channel)  # type: ignore[no-untyped-call]
         # Known sessions, the one used longest ago first, each with its heartbeat's task.
         self._beats: OrderedDict[str, asyncio.Task[None] | None] = OrderedDict()
-        self._tools = _HostTools(address)
+        self._tools = RemoteHostTools(address)
 
     @property
     def host_tools(self) -> HostTools | None:
@@ -140,7 +125,7 @@ class HostLink:
         try:
             return await call
         except grpc.RpcError as error:
-            logger.warning("%s on the host failed: %s", what, _said(error))
+            logger.warning("%s on the host failed: %s", what, said(error))
             return None
 
     async def initialize(self, request: bridge.InitializeSessionRequest, context: Context) -> bridge.InitializeSessionResponse:
@@ -166,47 +151,6 @@ class HostLink:
         await self._channel.close()
 
 
-class _HostTools:
-    """The host's tools for synchronous code: gRPC's blocking client, on a channel made at the first use."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._channel: grpc.Channel | None = None
-
-    def exposed(self, session_id: str) -> dict[str, Any]:
-        try:
-            answer = self._stub().GetExposedElixirTools(
-                bridge.GetExposedElixirToolsRequest(session_id=session_id), timeout=_PROXY_TIMEOUT_S
-            )
-        except grpc.RpcError as error:
-            logger.warning("the host's tools can't be listed: %s", _said(error))
-            return {}
-        return {tool.name: MessageToDict(tool, preserving_proto_field_name=True) for tool in answer.tools}
-
-    def execute(self, session_id: str, name: str, arguments: Mapping[str, Any], timeout_s: float | None) -> Any:
-        parameters = {key: any_pb2.Any(type_url=_TEXT_URL, value=payload.encode(value)) for key, value in arguments.items()}
-        request = bridge.ExecuteElixirToolRequest(session_id=session_id, tool_name=name, parameters=parameters)
-        try:
-            answer = self._stub().ExecuteElixirTool(request, timeout=_TOOL_TIMEOUT_S if timeout_s is None else timeout_s)
-        except grpc.RpcError as error:
-            raise RuntimeError(f"the host's tool {name} can't be called: {_said(error)}") from error
-        if not answer.success:
-            raise RuntimeError(f"the host's tool {name} failed: {answer.error_message}")
-        structure = struct_pb2.Struct()
-        if answer.result.Is(struct_pb2.Struct.DESCRIPTOR) and answer.result.Unpack(structure):
-            return MessageToDict(structure)
-        return json.loads(answer.result.value) if answer.result.value else None
-
-    def close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-
-    def _stub(self) -> Any:
-        if self._channel is None:
-            self._channel = grpc.insecure_channel(self._address, _OPTIONS)
-        return bridge_grpc.BridgeServiceStub(self._channel)  # type: ignore[no-untyped-call]
-
-
 def _registrations(adapter: LoadedAdapter) -> list[bridge.ToolRegistration]:
     """Return the adapter's tools as Snakepit's registry takes them."""
     return [
@@ -214,16 +158,7 @@ def _registrations(adapter: LoadedAdapter) -> list[bridge.ToolRegistration]:
             name=tool.name,
             description=tool.description,
             supports_streaming=tool.supports_streaming,
-            parameters=[
-                bridge.ParameterSpec(
-                    name=parameter.name,
-                    type=parameter.type,
-                    description=parameter.description,
-                    required=parameter.required,
-                    validation_json="" if parameter.required else _default(parameter.default),
-                )
-                for parameter in tool.parameters.each
-            ],
+            parameters=tool.parameters.specs(),
             metadata={
                 "adapter_class": adapter.type.__name__,
                 "module": adapter.type.__module__,
@@ -234,13 +169,6 @@ def _registrations(adapter: LoadedAdapter) -> list[bridge.ToolRegistration]:
     ]
 
 
-def _default(default: Any) -> str:
-    try:
-        return payload.encode({"default": default}).decode()
-    except Unserialisable:
-        return orjson.dumps({}).decode()
-
-
 async def _passed_on(call: Awaitable[Answer], context: Context) -> Answer | None:
     """Return the host's answer; on an error give the caller the host's status and return None."""
     try:
@@ -249,7 +177,3 @@ async def _passed_on(call: Awaitable[Answer], context: Context) -> Answer | None
         context.set_code(error.code())
         context.set_details(error.details() or "")
         return None
-
-
-def _said(error: grpc.RpcError) -> str:
-    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else str(error)

@@ -22,7 +22,10 @@ _LEVELS = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the worker was told. `listen` is `host:port` or `unix:/path`; `host_address` None: no Snakepit host."""
+    """What the worker was told. `listen` is `host:port` or `unix:/path`; `host_address` None: no Snakepit host.
+
+    `host_tools_address` is where the gateway's own tools are; None: there are none, or the host has them.
+    """
 
     adapter: str
     listen: str
@@ -32,6 +35,7 @@ class Options:
     drain_timeout_s: float
     lifeline_fd: int | None
     host_address: str | None
+    host_tools_address: str | None
     heartbeat: HeartbeatSettings
     ready_file: str | None
     own_process_group: bool
@@ -58,6 +62,7 @@ def parse(argv: Sequence[str] | None, environ: Mapping[str, str] = os.environ) -
         drain_timeout_s=given.drain_timeout_s,
         lifeline_fd=given.lifeline_fd,
         host_address=given.elixir_address or environ.get("SNAKEPIT_GRPC_ADDRESS") or environ.get("SNAKEPIT_ELIXIR_ADDRESS") or None,
+        host_tools_address=given.host_tools_address,
         heartbeat=heartbeat,
         ready_file=environ.get("SNAKEPIT_READY_FILE") or None,
         own_process_group=environ.get("SNAKEPIT_PROCESS_GROUP", "").lower() in _TRUE,
@@ -78,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stop-timeout-s", type=float, default=10.0, metavar="S", help="a cancelled tool running longer is reported (10)")
     parser.add_argument("--drain-timeout-s", type=float, default=2.0, metavar="S", help="what running streams get after SIGTERM (2)")
     parser.add_argument("--lifeline-fd", type=int, metavar="FD", help="read end of a pipe; its end means that the gateway is gone")
+    parser.add_argument("--host-tools-address", metavar="ADDRESS", help="where the gateway answers `call_elixir_tool`")
     parser.add_argument("--health-check", action="store_true", help="import the adapter and exit: 0 if that works, else 1")
 
     snakepit = parser.add_argument_group("Snakepit hosts")

@@ -33,6 +33,7 @@ from gateway.runtime import compat, lifeline, options
 from gateway.runtime.executor import Executor
 from gateway.runtime.failure import Draining
 from gateway.runtime.host import HostLink, HostUnreachable, reach
+from gateway.runtime.hosttools import RemoteHostTools
 from gateway.runtime.limits import MESSAGE_LIMIT_BYTES, METADATA_LIMIT_BYTES
 from gateway.runtime.loading import AdapterNotLoaded, LoadedAdapter, load
 from gateway.runtime.origin import RunNamed
@@ -112,9 +113,10 @@ async def _serve(given: options.Options, adapter: LoadedAdapter, stop: _StopSign
         if given.lifeline_fd is not None:
             _tie(given.lifeline_fd, executor, group)
         link = None
+        tools = None if given.host_tools_address is None else RemoteHostTools(given.host_tools_address)
         if given.host_address is not None:
             link = HostLink(given.host_address, adapter, given.heartbeat, worker_id=given.worker_id, group=group, lost=stop.request)
-        desk = Desk(given.worker_id, adapter, executor, link or LocalSessions(len(adapter.tools)))
+        desk = Desk(given.worker_id, adapter, executor, link or LocalSessions(len(adapter.tools), tools))
         bridge_grpc.add_BridgeServiceServicer_to_server(BridgeServicer(desk), server)  # type: ignore[no-untyped-call]
         worker_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(desk), server)  # type: ignore[no-untyped-call]
         checks = await _add_health(server)
@@ -131,6 +133,8 @@ async def _serve(given: options.Options, adapter: LoadedAdapter, stop: _StopSign
         await server.stop(_LAST_ANSWERS_S)
         if link is not None:
             await link.aclose()
+        if tools is not None:
+            tools.close()
         if len(executor):
             # The task group would wait for them for ever.
             logger.error("%d executions would not stop; ending without them", len(executor))

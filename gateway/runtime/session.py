@@ -14,7 +14,7 @@ from gateway.runtime.origin import Origin
 
 
 class HostTools(Protocol):
-    """The tools that a Snakepit host offers to Python, called from a tool's thread. Implemented by host.py."""
+    """The tools that a host offers to Python, Snakepit's or the gateway, called from a tool's thread. Implemented by hosttools.py."""
 
     def exposed(self, session_id: str) -> dict[str, Any]:
         """Return the host's tools by name; none if it can't be asked."""
@@ -59,19 +59,19 @@ class SessionContext:
 
     @property
     def elixir_tools(self) -> dict[str, Any]:
-        """The Snakepit host's own tools by name, asked for at the first use; empty without a host."""
+        """The host's own tools by name, asked for at the first use; empty without a host."""
         if self._elixir_tools is None:
             self._elixir_tools = self._host.exposed(self.session_id) if self._host is not None else {}
         return self._elixir_tools
 
     def call_elixir_tool(self, tool_name: str, **arguments: Any) -> Any:
-        """Call a tool of the Snakepit host and wait for its result. From an async tool, call it with `asyncio.to_thread`.
+        """Call one of the host's own tools and wait for its result. From an async tool, call it with `asyncio.to_thread`.
 
         Raises:
             RuntimeError: there is no host, or the tool failed.
         """
         if self._host is None:
-            raise RuntimeError(f"can't call {tool_name}: this worker runs without a Snakepit host")
+            raise RuntimeError(f"can't call {tool_name}: this worker runs without a host: name the tool in the gateway's `host_tools`")
         return self._host.execute(self.session_id, tool_name, arguments, self.deadline)
 
     def cleanup(self) -> None:

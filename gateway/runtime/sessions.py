@@ -46,13 +46,14 @@ class _Session:
 class LocalSessions:
     """Sessions in memory: at most SESSION_LIMIT, beyond which the one that was used longest ago is forgotten."""
 
-    def __init__(self, tool_count: int) -> None:
+    def __init__(self, tool_count: int, host_tools: HostTools | None = None) -> None:
         self._tool_count = tool_count
+        self._host_tools = host_tools
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     @property
     def host_tools(self) -> HostTools | None:
-        return None
+        return self._host_tools
 
     async def prepare(self, session_id: str) -> None:
         if session_id:

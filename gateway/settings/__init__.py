@@ -7,8 +7,9 @@ handed the values it needs. A key that nobody knows is an error that names the n
 from __future__ import annotations
 
 from gateway.settings.auth import Algorithm, AuthSettings
+from gateway.settings.host import HostSettings
 from gateway.settings.pools import PoolSettings, WorkerTlsSettings
-from gateway.settings.public import check_exposure, is_public
+from gateway.settings.public import check_exposure, is_public, is_public_address
 from gateway.settings.reading import load
 from gateway.settings.root import Settings
 from gateway.settings.runs import CallerLimitSettings, LimitSettings, RunLogSettings, SessionSettings
@@ -21,6 +22,7 @@ __all__ = [
     "Algorithm",
     "AuthSettings",
     "CallerLimitSettings",
+    "HostSettings",
     "LimitSettings",
     "LogSettings",
     "PoolSettings",
@@ -35,5 +37,6 @@ __all__ = [
     "WorkerTlsSettings",
     "check_exposure",
     "is_public",
+    "is_public_address",
     "load",
 ]

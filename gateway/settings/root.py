@@ -9,6 +9,7 @@ from pydantic import model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from gateway.settings.auth import AuthSettings
+from gateway.settings.host import HostSettings
 from gateway.settings.pools import PoolSettings
 from gateway.settings.runs import LimitSettings, RunLogSettings, SessionSettings
 from gateway.settings.server import ServerSettings
@@ -37,7 +38,11 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
+    host: HostSettings = HostSettings()
     pools: tuple[PoolSettings, ...] = ()
+    # Functions that workers' tools may call (`call_elixir_tool`): `module:function`, `file.py:function`, or a module or a file alone for
+    # its functions that are marked with `@host_tool`.
+    host_tools: tuple[str, ...] = ()
     services: tuple[ServiceSettings, ...] = ()
     # How calls reach the workers.
     transport: Literal["lane", "grpcio"] = "lane"

@@ -43,15 +43,18 @@ class AddressSlot:
         """Keep the address in service until cancelled; then close the connection."""
         worker, loop = self._worker, asyncio.get_running_loop()
         backoff = Backoff()
-        while True:
-            since = loop.time()
-            reason = await self._serve()
-            if worker.failure != reason:
-                log.warning("worker down", worker=worker.id, address=self._address, reason=reason)
-            worker.leave_service(reason)
-            if loop.time() - since >= HEALTHY_S:
-                backoff.reset()
-            await asyncio.sleep(backoff.next_s())
+        try:
+            while True:
+                since = loop.time()
+                reason = await self._serve()
+                if worker.failure != reason:
+                    log.warning("worker down", worker=worker.id, address=self._address, reason=reason)
+                worker.leave_service(reason)
+                if loop.time() - since >= HEALTHY_S:
+                    backoff.reset()
+                await asyncio.sleep(backoff.next_s())
+        finally:
+            worker.dialect.close()
 
     async def _serve(self) -> str:
         """Return why the worker could not be brought into service, or fell out of it."""
@@ -62,9 +65,16 @@ class AddressSlot:
             description = await worker.dialect.describe(channel, self._options.start_timeout_s)
             if worker.came_up:
                 worker.restarts += 1
-            worker.enter_service(channel, description)
-            log.info("worker ready", worker=worker.id, address=self._address)
-            return await watch(worker, self._options)
+            async with asyncio.TaskGroup() as tasks:
+                worker.dialect.attend(channel, tasks)
+                try:
+                    worker.enter_service(channel, description)
+                    log.info("worker ready", worker=worker.id, address=self._address)
+                    return await watch(worker, self._options)
+                finally:
+                    # No more calls: what waits for a session ends now.
+                    worker.suspect()
+                    worker.dialect.detach()
         except (CallFailed, ValueError, OSError) as exc:
             # OSError: of a certificate's file, which is read anew for each channel.
             return f"worker {worker.id} at {self._address}: {reason_of(exc)}"

@@ -18,16 +18,19 @@ from gateway.workers.worker import Worker, WorkerState
 SESSION_LIMIT = 10_000
 
 
-def choose(workers: Iterable[Worker], tool: str | None, affinity: Affinity, home: Worker | None) -> Worker | None:
+def choose(
+    workers: Iterable[Worker], tool: str | None, affinity: Affinity, home: Worker | None, worker_id: str | None = None
+) -> Worker | None:
     """Return the worker to use now, or None: wait. `home` is the session's worker, None without one.
 
+    With a `worker_id` it is a worker of that id or none, whatever the session's is.
     A session goes home where it can. Any other request goes to the worker with the fewest executions in
     flight, of equals to the one that has rested longest.
 
     Raises:
         GatewayError: `worker-busy` (strict_fail_fast), or `session-worker-unavailable` (either strict mode).
     """
-    if home is not None:
+    if home is not None and worker_id is None:
         if home.free > 0 and home.offers(tool):
             return home
         if affinity is not Affinity.HINT:
@@ -38,7 +41,7 @@ def choose(workers: Iterable[Worker], tool: str | None, affinity: Affinity, home
             return None
     best: Worker | None = None
     for worker in workers:
-        if worker.free <= 0 or not worker.offers(tool):
+        if worker.free <= 0 or not worker.offers(tool) or (worker_id is not None and worker.id != worker_id):
             continue
         if best is None or worker.in_flight < best.in_flight or (worker.in_flight == best.in_flight and worker.last_used < best.last_used):
             best = worker

@@ -178,7 +178,7 @@ class Dispatcher:
 
     def _choose(self, request: LeaseRequest) -> Worker | None:
         home = self.sessions.home(request.session_id)
-        return choose(self.workers, request.tool, request.affinity or self._options.affinity, home)
+        return choose(self.workers, request.tool, request.affinity or self._options.affinity, home, request.worker_id)
 
     def _grant(self, request: LeaseRequest, worker: Worker) -> Lease:
         self._tick += 1

@@ -49,8 +49,13 @@ def answer_error(error_message: str, metadata: Mapping[str, str]) -> ToolFailed:
     The code is the one that our own workers put into the metadata, else it is guessed from the exception's type.
     """
     detail = _detail(error_message) or {}
-    code = Code.__members__.get(metadata.get("error_code", "")) or _CODE_OF_TYPE.get(str(detail.get("type")), Code.INTERNAL)
+    code = Code.__members__.get(metadata.get("error_code", "")) or code_of_type(str(detail.get("type")))
     return tool_failed(code, error_message)
+
+
+def code_of_type(error_type: str) -> Code:
+    """Return the code of an exception of which only the type's name is known."""
+    return _CODE_OF_TYPE.get(error_type, Code.INTERNAL)
 
 
 def tool_failed(code: Code, text: str) -> ToolFailed:

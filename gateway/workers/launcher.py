@@ -1,4 +1,4 @@
-"""One worker process from exec to its last breath: command line, ready file, lifeline, signals.
+"""One worker process from exec to its last breath: ready file, lifeline, signals. What it is of, program.py says.
 
 local.py calls it. The process leads a session and group of its own, so the terminal's Ctrl-C does not reach
 it and a signal reaches the children it started. A pipe that only the gateway holds open is its lifeline: when
@@ -19,14 +19,13 @@ from pathlib import Path
 
 from gateway.workers.options import PoolOptions
 from gateway.workers.output import OutputReader
+from gateway.workers.program import Program
 
 # Leaves room for the socket's name in the 107 bytes.
 _DIRECTORY_LIMIT = 80
 _READY_POLL_S = 0.02
 # After the exit: for the last output to come through, should a grandchild hold the pipe open.
 _LAST_OUTPUT_S = 0.5
-# The gateway sends SIGTERM only when a worker's streams have had their time.
-_WORKER_DRAIN_S = 1.0
 
 
 class StartFailed(Exception):
@@ -64,11 +63,12 @@ class RunDirectory:
 class WorkerProcess:
     """A worker process that has been started. `exited` is set as soon as it has died."""
 
-    def __init__(self, worker_id: str, options: PoolOptions, name: Path) -> None:
+    def __init__(self, worker_id: str, options: PoolOptions, name: Path, program: Program) -> None:
         self.exited = asyncio.Event()
         self.returncode: int | None = None
         self._worker_id = worker_id
         self._options = options
+        self._program = program
         self._socket = name.with_suffix(".sock")
         self._ready = name.with_suffix(".ready")
         self._output = OutputReader(worker_id, options.name)
@@ -96,8 +96,8 @@ class WorkerProcess:
                 ours.callback(os.close, output)
                 self._pipe, _ = await loop.connect_read_pipe(lambda: self._output, os.fdopen(output_read, "rb", buffering=0))
                 self._process = await asyncio.create_subprocess_exec(
-                    *self._command(lifeline),
-                    env=self._environment(),
+                    *self._program.command(self._socket, lifeline),
+                    env=self._program.environment(self._ready),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -161,38 +161,6 @@ class WorkerProcess:
 
     def with_tail(self, sentence: str) -> str:
         return "\n".join([sentence, *self._output.tail])
-
-    def _command(self, lifeline: int) -> list[str]:
-        options = self._options
-        return [
-            options.python,
-            "-m",
-            "gateway.runtime",
-            "--adapter",
-            options.adapter or "",
-            "--listen",
-            f"unix:{self._socket}",
-            "--worker-id",
-            self._worker_id,
-            "--concurrency",
-            str(options.concurrency),
-            "--stop-timeout-s",
-            str(options.stop_timeout_s),
-            "--drain-timeout-s",
-            str(_WORKER_DRAIN_S),
-            "--lifeline-fd",
-            str(lifeline),
-        ]
-
-    def _environment(self) -> dict[str, str]:
-        """The gateway's own, less its settings (secrets among them), plus the pool's."""
-        env = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_")}
-        env |= self._options.env
-        first = self._options.pythonpath or os.getcwd()
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [first, env.get("PYTHONPATH", "")]))
-        env["PYTHONUNBUFFERED"] = "1"  # a print() shows up in the log when it happens
-        env["SNAKEPIT_READY_FILE"] = str(self._ready)
-        return env
 
     async def _last_output(self) -> None:
         if self._pipe is not None:

@@ -23,15 +23,18 @@ class LeaseRequest(Value):
     """What a request needs of a worker.
 
     `session_id` None: any worker. `affinity` None: the pool's own. `tool` None: a worker with any tools; the
-    workers of one pool of addresses need not all offer the same.
+    workers of one pool of addresses need not all offer the same. `worker_id`: that worker and no other.
     """
 
-    __slots__ = ("session_id", "affinity", "tool")  # noqa: RUF023
+    __slots__ = ("session_id", "affinity", "tool", "worker_id")  # noqa: RUF023
 
-    def __init__(self, session_id: str | None = None, affinity: Affinity | None = None, tool: str | None = None) -> None:
+    def __init__(
+        self, session_id: str | None = None, affinity: Affinity | None = None, tool: str | None = None, worker_id: str | None = None
+    ) -> None:
         self.session_id = session_id
         self.affinity = affinity
         self.tool = tool
+        self.worker_id = worker_id
 
 
 # Starts a call on a leased worker: the worker, the call, the run's id, seconds, the sink, the metadata to add, and what ends the lease.

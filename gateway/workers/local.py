@@ -25,7 +25,7 @@ import structlog
 from gateway.transport.base import CallFailed, Channel
 from gateway.workers.backoff import HEALTHY_S, Backoff
 from gateway.workers.description import Description
-from gateway.workers.dialect import Dialect, Speak
+from gateway.workers.dialect import Dialect, Speak, Unusable
 from gateway.workers.health import reason_of, watch
 from gateway.workers.launcher import RunDirectory, StartFailed, WorkerProcess
 from gateway.workers.options import PoolOptions
@@ -140,13 +140,14 @@ class LocalSlot:
         finally:
             if len(self.workers) > 1:
                 self.workers.remove(worker)
+            worker.dialect.close()
             worker.end(ending)
         say = log.info if worker.told_to_go.is_set() and not worker.stuck else log.warning
         say("worker down", worker=worker.id, reason=ending)
 
     async def _run_process(self, worker: Worker) -> str:
         """Return why the process has ended."""
-        process = WorkerProcess(worker.id, self._options, self._directory.new_name())
+        process = WorkerProcess(worker.id, self._options, self._directory.new_name(), worker.dialect.program())
         channel: Channel | None = None
         async with asyncio.TaskGroup() as tasks:
             try:
@@ -165,8 +166,6 @@ class LocalSlot:
                         # First of all: its streams end now, not when the last output has been read.
                         await channel.aclose()
                         channel = None
-                    if channel is not None:
-                        await worker.dialect.leave(channel)
                     await process.stop()
                 finally:
                     if channel is not None:
@@ -187,6 +186,8 @@ class LocalSlot:
                 try:
                     return channel, await dialect.describe(channel, max(deadline - loop.time(), 0.1))
                 except (CallFailed, ValueError) as exc:
+                    if isinstance(exc, Unusable):
+                        raise StartFailed(process.with_tail(f"worker {self.worker_id} can't be used: {exc}")) from exc
                     if loop.time() > deadline or process.exited.is_set():
                         raise StartFailed(process.with_tail(f"worker {self.worker_id} does not answer: {reason_of(exc)}")) from exc
                 await asyncio.sleep(_RETRY_S)
@@ -211,6 +212,8 @@ class LocalSlot:
         await worker.told_to_go.wait()
         if not worker.stuck:
             await worker.quiet.wait()
+            if worker.threads_lost:
+                return f"worker {worker.id} was replaced: {worker.threads_lost} calls that were broken off may each have cost it a thread"
             return f"worker {worker.id} was recycled"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.drain_timeout_s):

@@ -20,6 +20,7 @@ from gateway.call import Affinity
 from gateway.errors import GatewayError
 from gateway.telemetry.tally import OTHER, STOP_BOUNDS_S, STOP_CAUSES, Histogram
 from gateway.workers.address import AddressSlot
+from gateway.workers.bridgestream import execute_bridged
 from gateway.workers.description import Tool, await_stop
 from gateway.workers.dialect import Speak, WorkerDialect
 from gateway.workers.dispatch import Dispatcher, Scheduler, Ticket
@@ -43,15 +44,16 @@ class Pool:
         scheduler: Scheduler | None = None,
         *,
         speak: Speak = WorkerDialect,
-        execute: Execute = execute_tool,
+        execute: Execute | None = None,
     ) -> None:
-        """`open_channel(address)` connects to a worker, `speak` says how it is spoken to, `execute` starts a call on it.
+        """`open_channel(address)` connects to a worker, `speak` says how it is spoken to, `execute` starts a call on it; None: a tool's.
 
         `scheduler` None: the running event loop.
         """
         self.name = options.name
         self.kind = options.kind
         self._options = options
+        execute = execute or (execute_bridged if options.kind == "bridge" else execute_tool)
         self._dispatcher = Dispatcher(options, scheduler, self._unsettled, execute)
         self._directory = RunDirectory()
         self._tools: dict[str, Tool] = {}
@@ -67,7 +69,7 @@ class Pool:
         self._speak = speak
         self._surge = asyncio.Lock()
         self._slots: list[LocalSlot | AddressSlot] = []
-        if options.kind == "local":
+        if options.starts_processes:
             self._grow()
         else:
             self._slots = [
@@ -108,6 +110,16 @@ class Pool:
         """What a session's tie is worth where a request says nothing."""
         return self._options.affinity
 
+    @property
+    def idle_timeout_s(self) -> float | None:
+        """The longest silence of a streaming call that names no limit of its own."""
+        return self._options.idle_timeout_s
+
+    @property
+    def silence(self) -> str:
+        """What a silence of its workers may mean, in words for who has waited in vain; empty: nothing in particular."""
+        return self._slots[0].workers[0].dialect.silence if self._slots else ""
+
     def tie_session(self, session_id: str, worker_id: str) -> None:
         """Tie a session to a worker that it is said to have; a worker that isn't here ties nothing, nor does one where the session
         has a worker: that may be a process before this one of the same name, which strict affinity must not take for it."""
@@ -118,8 +130,10 @@ class Pool:
                 self._dispatcher.sessions.remember(session_id, worker)
 
     def forget_session(self, session_id: str) -> None:
-        """Untie a session from its worker."""
+        """Untie a session from its worker: it is over."""
         self._dispatcher.sessions.forget(session_id)
+        for worker in self._workers():
+            worker.dialect.forget_session(session_id)
 
     async def run(self) -> None:
         """Keep the workers alive until cancelled, then stop them; every lease and queued request ends with that."""
@@ -139,8 +153,9 @@ class Pool:
     def renew(self, options: PoolOptions) -> list[Worker]:
         """Go on with other options, or with new processes of the same ones; return the workers in service that are replaced.
 
-        For a local pool that runs. Each worker's successor starts first, one after the other, and the old one goes when its streams
-        have ended; where a successor does not come up, the old one stays and it is tried again. Slots beyond `size` end with their streams.
+        For a pool that runs and starts its own processes. Each worker's successor starts first, one after the other, and the old one
+        goes when its streams have ended; where a successor does not come up, the old one stays and it is tried again. Slots beyond
+        `size` end with their streams.
         """
         self._options = options
         self._dispatcher.change(options)
@@ -155,7 +170,7 @@ class Pool:
         return replaced
 
     def _grow(self) -> list[LocalSlot]:
-        """Add the slots that a local pool lacks, and return them."""
+        """Add the slots that a pool of processes lacks, and return them."""
         options = self._options
         there = [slot for slot in self._slots if isinstance(slot, LocalSlot)]
         taken = {slot.worker_id for slot in there}
@@ -242,7 +257,7 @@ class Pool:
             self._stuck += 1
             worker.mark_stuck()
             log.error("cancelled tool did not stop", worker=worker.id, run=run_id, waited_s=timeout_s)
-            if self.kind == "local":
+            if self._options.starts_processes:
                 worker.replace()  # the place goes with the process
                 return
             while not await await_stop(worker.channel, run_id, timeout_s):

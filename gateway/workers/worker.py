@@ -58,6 +58,8 @@ class Worker:
         self.failure: str | None = None
         # Cancelled tools that didn't stop in time; each keeps its place.
         self.stuck = 0
+        # Threads that it may have lost with calls that were broken off (see lull.py).
+        self.threads_lost = 0
         self.in_flight = 0
         # Executions started in all.
         self.served = 0
@@ -120,6 +122,16 @@ class Worker:
         return tool is None or tool in self.description.tools
 
     @property
+    def stall_limit_bytes(self) -> int | None:
+        """None: its calls may be paused; else how much is taken that nobody reads."""
+        return self.dialect.stall_limit_bytes
+
+    @property
+    def breaks_when_stalled(self) -> bool:
+        """Whether its calls must always be read, and be ended in a lull alone."""
+        return self.dialect.stall_limit_bytes is not None
+
+    @property
     def tells_stops(self) -> bool:
         """Whether it can be asked if a cancelled tool has really stopped."""
         return self.dialect.tells_stops(self.description)
@@ -179,6 +191,12 @@ class Worker:
 
     def unmark_stuck(self) -> None:
         self.stuck -= 1
+
+    def lost_thread(self) -> None:
+        """Count a thread that it may have lost for good, and have it replaced where it can lose no more."""
+        self.threads_lost += 1
+        if self.dialect.is_worn_out(self.threads_lost):
+            self.replace()
 
     def replace(self) -> None:
         """Have it replaced: no more work, a successor now, the end when its streams have ended."""

@@ -121,6 +121,15 @@ async def test_worker_that_is_not_ours_is_internal(bridge: Bridge) -> None:
     assert bridge.pool.requests == []
 
 
+async def test_a_registered_tool_runs_on_the_worker_it_was_registered_for(bridge: Bridge) -> None:
+    await bridge.open_session()
+    await bridge.register("count", worker_id="w-1")
+    bridge.pool.script = FakeCall.end
+    assert [chunk async for chunk in bridge.stub.ExecuteStreamingTool(request())]
+    assert [chunk async for chunk in bridge.stub.ExecuteStreamingTool(request("opaque"))]
+    assert [wanted.worker_id for wanted in bridge.pool.requests] == ["w-1", None]
+
+
 async def test_arguments_that_do_not_fit_are_invalid_and_named(bridge: Bridge) -> None:
     await bridge.open_session()
     code, message = await bridge.failure(request("count", parameters={"count": packed("x")}))
@@ -236,7 +245,7 @@ async def test_arguments_metadata_and_bytes_reach_the_call(bridge: Bridge) -> No
     await stream(bridge, FakeCall.end, wanted)
     call = bridge.pool.calls[0].call
     assert (call.arguments, call.binary) == ({"a": [1, {"b": None}]}, {"blob": b"\x01\x02", "x": b"\x80"})
-    assert call.metadata == {"k": "v"}
+    assert call.metadata == {"k": "v", "correlation_id": call.correlation.request_id}
     assert (call.session_id, call.streaming, call.timeout_s) == ("s", True, 1.5)
 
 
@@ -336,7 +345,7 @@ async def test_execute_tool_says_the_tools_own_failure(bridge: Bridge) -> None:
     await bridge.open_session()
     bridge.pool.script = lambda call: call.fail(ToolFailed(Code.INTERNAL, "boom", raw='{"type":"KeyError"}'))
     answer = await bridge.stub.ExecuteTool(request("add", parameters={"a": packed(1), "b": packed(2)}))
-    assert (answer.success, answer.error_message) == (False, '{"type":"KeyError"}')
+    assert (answer.success, answer.error_message) == (False, 'Remote tool execution failed: {"type":"KeyError"}')
 
 
 async def test_execute_tool_whose_client_cancels_ends_the_run(bridge: Bridge) -> None:
@@ -439,7 +448,11 @@ async def test_streaming_may_be_registered_by_metadata(bridge: Bridge, value: st
 
 async def test_the_hosts_own_tools_are_none(bridge: Bridge) -> None:
     assert not (await bridge.stub.GetExposedElixirTools(pb.GetExposedElixirToolsRequest(session_id="s"))).tools
-    answer = await bridge.stub.ExecuteElixirTool(pb.ExecuteElixirToolRequest(session_id="s", tool_name="x"))
+    wanted = pb.ExecuteElixirToolRequest(session_id="s", tool_name="x")
+    answer = await bridge.stub.ExecuteElixirTool(wanted)
+    assert (answer.success, answer.error_message) == (False, "not_found")
+    await bridge.open_session()
+    answer = await bridge.stub.ExecuteElixirTool(wanted)
     assert (answer.success, answer.error_message) == (False, "Tool x is not an Elixir tool")
 
 

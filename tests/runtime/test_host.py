@@ -215,7 +215,7 @@ async def test_without_a_host_its_tools_are_none_and_calling_one_says_so(spawn: 
     process = await spawn("--adapter", ADAPTER, env={"JOURNAL": str(tmp_path / "journal")})
     assert await process.client.result("host_tools") == []
     response = await process.client.bridge.ExecuteTool(request("host_word", word="x"))
-    assert "runs without a Snakepit host" in response.error_message
+    assert "runs without a host" in response.error_message
 
 
 async def test_sessions_beyond_the_bound_lose_the_oldest_heartbeat(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,15 @@ def test_choose_skips_full_and_unready_workers_and_those_without_the_tool() -> N
 
 
 @pytest.mark.parametrize("affinity", list(Affinity))
+def test_choose_takes_the_worker_that_is_named_and_no_other(affinity: Affinity) -> None:
+    idle, named = ready_worker("p-1"), ready_worker("p-2")
+    assert choose([idle, named], None, affinity, idle, "p-2") is named
+    named.take(1)
+    assert choose([idle, named], None, affinity, None, "p-2") is None
+    assert choose([idle, named], None, affinity, idle, "p-3") is None
+
+
+@pytest.mark.parametrize("affinity", list(Affinity))
 def test_choose_takes_the_sessions_own_worker_while_it_has_a_place(affinity: Affinity) -> None:
     idle, home = ready_worker("p-1", concurrency=2), ready_worker("p-2", concurrency=2)
     home.take(1)

@@ -22,6 +22,7 @@ from gateway.transport.base import Channel, StreamCall
 from gateway.workers.lease import Lease, LeaseRequest
 from gateway.workers.options import PoolOptions
 from gateway.workers.pool import Pool
+from gateway.workers.toolstream import PLAIN_MARK
 from tests.workers.conftest import Holder, Sink, until
 
 ADAPTERS = Path(__file__).with_name("adapters.py")
@@ -97,7 +98,7 @@ async def test_stream_from_a_process_arrives_whole_and_in_order(connect: Connect
         async with asyncio.timeout(15):
             await sink.ended.wait()
         assert [orjson.loads(payload)["i"] for payload in sink.payloads] == list(range(5000))
-        assert (sink.end.error, sink.end.has_final, sink.end.final_chunk_id) == (None, True, "count-5001")
+        assert (sink.end.error, sink.end.has_final, sink.end.marks) == (None, True, PLAIN_MARK)
         assert pool.snapshot()["in_flight"] == 0
         parameters = pool.tools["count"].parameters
         assert parameters is not None

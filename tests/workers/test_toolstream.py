@@ -12,7 +12,7 @@ from gateway.errors import Code, ToolFailed
 from gateway.events import ChunkAttributes
 from gateway.rpc.snakepit_bridge_pb2 import ExecuteToolRequest, ExecuteToolResponse, ToolChunk
 from gateway.rpc.worker_pb2 import ToolChunks
-from gateway.workers.toolstream import ToolEnd, ToolStream
+from gateway.workers.toolstream import MARKS_LIMIT, ToolEnd, ToolStream
 from gateway.workers.worker import Worker
 from tests.workers.conftest import FakeChannel, Sink, ready_worker
 
@@ -98,7 +98,7 @@ def test_plain_batches_are_delivered_as_they_came_without_attributes() -> None:
     execution.call.end()
     assert execution.sink.batches == [[b"1", b"2"], [b"3", b"4"]]
     assert execution.sink.attributes == {}
-    assert execution.sink.end == ToolEnd(None, {"rows": "4"}, has_final=True, final_chunk_id="t-5")
+    assert execution.sink.end == ToolEnd(None, {"rows": "4"}, has_final=True, marks=(ChunkAttributes(True, {"rows": "4"}),))
     assert execution.given_back == [None]
 
 
@@ -138,9 +138,40 @@ def test_several_finals_and_chunks_after_them_keep_order_and_last_final_wins() -
     execution.batch(chunk(b"1", final=True, a="1"), chunk(b"2", 2, k="v"), chunk(b"", 3, final=True, b="2"), chunk(b"4", 4))
     execution.call.end()
     assert execution.sink.payloads == [b"1", b"2", b"4"]
-    assert execution.sink.attributes == {0: ChunkAttributes(True, {"a": "1"}), 1: ChunkAttributes(False, {"k": "v"})}
+    # What comes behind a final without data has a number less than its worker gave it: its id is kept.
+    assert execution.sink.attributes == {
+        0: ChunkAttributes(True, {"a": "1"}),
+        1: ChunkAttributes(False, {"k": "v"}),
+        2: ChunkAttributes(chunk_id="t-4", ahead=(ChunkAttributes(True, {"b": "2"}),)),
+    }
     assert execution.sink.end.metadata == {"b": "2"}
-    assert execution.sink.end.final_chunk_id == "t-3"
+    assert execution.sink.end.marks == ()
+
+
+@pytest.mark.parametrize("batches", [True, False])
+def test_final_without_data_stands_ahead_of_the_next_chunk_or_at_the_end(batches: bool) -> None:
+    execution = Execution(batches=batches)
+    final = chunk(b"", 2, final=True)
+    final.chunk_id = "mine"
+    for message in (chunk(b"1", 1), final, chunk(b"2", 2), final, final):
+        if batches:
+            plain = [] if message.is_final else [message.data]
+            marked = [message] if message.is_final else []
+            execution.call.sink.on_messages([ToolChunks(payloads=plain, chunks=marked).SerializeToString()])
+        else:
+            execution.call.sink.on_messages([message.SerializeToString()])
+    execution.call.end()
+    mark = ChunkAttributes(True, chunk_id="mine")
+    assert execution.sink.payloads == [b"1", b"2"]
+    assert execution.sink.attributes == {1: ChunkAttributes(ahead=(mark,))}
+    assert execution.sink.end == ToolEnd(None, has_final=True, marks=(mark, mark))
+
+
+def test_finals_without_data_are_bounded() -> None:
+    execution = Execution()
+    execution.batch(*[chunk(b"", final=True) for _ in range(1000)])
+    execution.call.end()
+    assert len(execution.sink.end.marks) == MARKS_LIMIT
 
 
 def test_empty_chunk_that_is_not_final_is_null() -> None:

@@ -89,6 +89,8 @@ def encode_end(ended: Ended) -> bytes:
         document["timing"] = [ended.timing.queue_ms, ended.timing.first_chunk_ms, ended.timing.total_ms]
     if ended.error is not None:
         document["error"] = _error(ended.error)
+    if ended.marks:
+        document["marks"] = [_attributes(mark) for mark in ended.marks]
     return json_bytes(document)
 
 
@@ -98,7 +100,8 @@ def decode_end(data: bytes, chunks: int) -> Ended:
     document = json.loads(data)
     timing = Timing(*document["timing"]) if "timing" in document else None
     error = _read_error(document["error"]) if "error" in document else None
-    return Ended(Outcome(document["outcome"]), chunks, document["metadata"], timing, error)
+    marks = tuple(map(_read_attributes, document.get("marks", ())))
+    return Ended(Outcome(document["outcome"]), chunks, document["metadata"], timing, error, marks)
 
 
 def _attributes(value: ChunkAttributes) -> dict[str, Any]:
@@ -109,6 +112,8 @@ def _attributes(value: ChunkAttributes) -> dict[str, Any]:
         document["raw"] = base64.b64encode(value.raw).decode()
     if value.chunk_id is not None:
         document["id"] = value.chunk_id
+    if value.ahead:
+        document["ahead"] = [_attributes(mark) for mark in value.ahead]
     return document
 
 
@@ -119,6 +124,7 @@ def _read_attributes(document: Mapping[str, Any]) -> ChunkAttributes:
         metadata=document["metadata"],
         raw=None if raw is None else base64.b64decode(raw),
         chunk_id=document.get("id"),
+        ahead=tuple(map(_read_attributes, document.get("ahead", ()))),
     )
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import PROBLEMS, Code, FieldError, GatewayError, RpcFailed, ToolFailed
-from gateway.events import ChunkAttributes, Ended, Outcome, Status, Timing
+from gateway.events import ChunkAttributes, Ended, Marks, Outcome, Status, Timing
 from gateway.runlog.memory import CHUNK_OVERHEAD_BYTES
 from gateway.runlog.shared.entries import decode_chunks, decode_end, decode_status, encode_chunks, encode_end, encode_status
 
@@ -15,7 +15,8 @@ JSON = st.recursive(
     max_leaves=5,
 )
 WORDS = st.dictionaries(st.text(), st.text(), max_size=3)
-ATTRIBUTES = st.builds(ChunkAttributes, st.booleans(), WORDS, st.none() | st.binary(), st.none() | st.text())
+MARKS = st.lists(st.builds(ChunkAttributes, st.just(True), WORDS, st.none(), st.none() | st.text()), max_size=2).map(tuple)
+ATTRIBUTES = st.builds(ChunkAttributes, st.booleans(), WORDS, st.none() | st.binary(), st.none() | st.text(), MARKS)
 ERRORS = st.builds(
     GatewayError,
     st.sampled_from(sorted(PROBLEMS)),
@@ -66,12 +67,12 @@ def test_a_status_is_read_as_it_was_written(state: str, details: dict[str, objec
     assert decode_status(encode_status(status)) == status
 
 
-@given(st.sampled_from(Outcome), COUNTS, WORDS, st.none() | TIMINGS, st.none() | ERRORS | FAILURES | RPC_FAILURES)
+@given(st.sampled_from(Outcome), COUNTS, WORDS, st.none() | TIMINGS, st.none() | ERRORS | FAILURES | RPC_FAILURES, MARKS)
 def test_an_end_is_read_as_it_was_written(
-    outcome: Outcome, chunks: int, metadata: dict[str, str], timing: Timing | None, error: GatewayError | None
+    outcome: Outcome, chunks: int, metadata: dict[str, str], timing: Timing | None, error: GatewayError | None, marks: Marks
 ) -> None:
-    read = decode_end(encode_end(Ended(outcome, chunks, metadata, timing, error)), chunks)
-    assert (read.outcome, read.chunks, read.metadata, read.timing) == (outcome, chunks, metadata, timing)
+    read = decode_end(encode_end(Ended(outcome, chunks, metadata, timing, error, marks)), chunks)
+    assert (read.outcome, read.chunks, read.metadata, read.timing, read.marks) == (outcome, chunks, metadata, timing, marks)
     assert type(read.error) is type(error)
     assert vars(read.error) == vars(error) if error is not None and read.error is not None else read.error is error
     if error is not None and read.error is not None:

@@ -1,4 +1,4 @@
-"""Requests that are no protobuf of their kind end as INVALID_ARGUMENT: an interceptor of server.py's listener.
+"""Requests that are no protobuf of their kind end as INVALID_ARGUMENT: an interceptor of our gRPC listeners (bridge/, host/).
 
 grpc has no way for a deserializer to end its call: what it raises becomes UNKNOWN, and a traceback in the log for whatever a
 client sends. So the deserializer of a single request returns a Malformed instead, which the service never sees. In a stream of
