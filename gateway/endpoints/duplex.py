@@ -71,6 +71,8 @@ class Duplex:
             # The client left before it was accepted.
             pass
         finally:
+            # A task that was cancelled has the frames that it was cancelled in, and so this.
+            self._listener = None
             self._release()
 
     def end(self) -> None:

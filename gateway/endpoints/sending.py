@@ -73,7 +73,8 @@ class Sending:
                 return True
         except GatewayError as error:
             if isinstance(run, Run):
-                run.fail(error)
+                # The run keeps it, and its traceback would keep this frame, which has the run.
+                run.fail(error.with_traceback(None))
             return True
         return await self._wait(run)
 
@@ -84,10 +85,13 @@ class Sending:
 
     def abandon(self) -> None:
         """The client is gone, or wants no more."""
-        if self._forget is not None:
-            self._forget()
-        if self._run is not None:
-            self._run.cancel(Cause.DISCONNECT)
+        run, self._run = self._run, None
+        forget, self._forget = self._forget, None
+        if forget is not None:
+            forget()
+        if run is not None:
+            run.cancel(Cause.DISCONNECT)
+        self.feed.close()
 
     async def _wait(self, run: RunSource) -> bool:
         """Return when there is room, True, or when nobody is there that waits for it."""

@@ -74,4 +74,9 @@ class Feed:
         self._closed = True
         self._call = None
         self._kept = []
-        self._on_room()
+        on_room, self._on_room = self._on_room, _nothing
+        on_room()
+
+
+def _nothing() -> None:
+    """Nobody waits any more: what would be told holds this feed, and would be left to the garbage collector."""

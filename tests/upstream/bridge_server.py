@@ -37,13 +37,19 @@ class BridgeServer(pb_grpc.BridgeServiceServicer):
         self.calls: list[tuple[str, str]] = []
         self.requests: list[pb.ExecuteToolRequest] = []
         self.cancelled = threading.Event()
-        # What goes otherwise than usual.
-        self.quota = 10_000
-        self.forgets_at_once = False
         self.held = threading.Event()
-        self.held.set()
+        self.behave()
         self.port = port
         self.start()
+
+    def behave(self) -> None:
+        """Answer as usual, and forget what was called so far; its sessions stay."""
+        self.quota = 10_000
+        self.forgets_at_once = False
+        self.held.set()
+        self.calls.clear()
+        self.requests.clear()
+        self.cancelled.clear()
 
     def start(self) -> None:
         options = [("grpc.so_reuseport", 0)]

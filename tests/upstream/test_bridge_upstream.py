@@ -28,17 +28,37 @@ def settings(address: str, tools: tuple[str, ...] = TOOLS, worker_id: str | None
     return "\n".join(['[[pools]]\nname = "there"\nkind = "bridge"', f'addresses = ["{address}"]', f"tools = {list(tools)}", *lines]) + "\n"
 
 
-@pytest.fixture
-def server() -> Iterator[BridgeServer]:
+@pytest.fixture(scope="module")
+def there() -> Iterator[BridgeServer]:
     server = BridgeServer()
     yield server
     server.stop()
 
 
-@pytest.fixture
-def gateway(server: BridgeServer, tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path, settings=settings(server.address)) as gateway:
+@pytest.fixture(scope="module")
+def in_front(there: BridgeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("gateway"), settings=settings(there.address)) as gateway:
         yield gateway
+
+
+@pytest.fixture
+def gateway(in_front: Served, there: BridgeServer) -> Iterator[Served]:
+    """The gateway that most tests share; its server behaves."""
+    there.behave()
+    yield in_front
+    there.held.set()
+    wait_for(in_front.is_idle, "the calls to end")
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[BridgeServer]:
+    """The server behind that gateway; for a test that starts another one, a server of its own."""
+    if "gateway" in request.fixturenames:
+        yield request.getfixturevalue("there")
+        return
+    server = BridgeServer()
+    yield server
+    server.stop()
 
 
 def stream(gateway: Served, tool: str, session: str | None = None, **headers: str) -> httpx.Response:
@@ -93,7 +113,7 @@ def test_calls_without_a_session_share_one_of_the_pools(gateway: Served, server:
         call(gateway, "echo")
     (session,) = {request.session_id for request in server.requests}
     assert session.startswith("gateway_there-1_")
-    assert server.count("InitializeSession") == 1
+    assert server.count("InitializeSession") <= 1
 
 
 def test_time_and_correlation_are_in_the_requests_metadata(gateway: Served, server: BridgeServer) -> None:
@@ -210,11 +230,12 @@ def test_without_a_worker_id_tools_have_to_be_there(server: BridgeServer, tmp_pa
 
 def test_a_server_that_takes_no_more_sessions_is_saturated(gateway: Served, server: BridgeServer) -> None:
     server.quota = 0
-    answer = stream(gateway, "count")
+    session = new_session()
+    answer = stream(gateway, "count", session)
     assert (answer.status_code, answer.json()["type"]) == (503, "/problems/pool-saturated")
     assert "session_quota_exceeded" in answer.json()["detail"]
-    server.quota = 10
-    assert stream(gateway, "count").status_code == 200
+    server.quota = 10_000
+    assert stream(gateway, "count", session).status_code == 200
 
 
 def test_a_server_that_restarts_is_used_again_and_its_sessions_begun_anew(gateway: Served, server: BridgeServer) -> None:
@@ -263,12 +284,13 @@ def test_a_client_that_leaves_resets_the_call(gateway: Served, server: BridgeSer
 
 def test_a_client_that_leaves_while_its_session_is_begun_takes_nothing(gateway: Served, server: BridgeServer) -> None:
     server.held.clear()
-    run = gateway.client.post("/v1/tools/count/runs", json={}).json()["run"]
+    session = new_session()
+    run = gateway.client.post("/v1/tools/count/runs", params={"_session": session}, json={}).json()["run"]
     wait_for(lambda: server.count("InitializeSession") == 1, "the session to be begun")
     assert gateway.client.delete(f"/v1/runs/{run}").is_success
     wait_for(gateway.is_idle, "the place to be free")
     server.held.set()
-    assert stream(gateway, "count").status_code == 200
+    assert stream(gateway, "count", session).status_code == 200
     assert server.count("Execute") == 1
 
 
@@ -289,17 +311,19 @@ def test_a_server_that_dies_ends_its_streams_and_the_others_go_on(server: Bridge
 
 def test_many_calls_at_once_wait_for_one_session(gateway: Served, server: BridgeServer) -> None:
     server.held.clear()
-    runs = [gateway.client.post("/v1/tools/count/runs", json={}).json()["run"] for _ in range(8)]
+    query = {"_session": new_session()}
+    runs = [gateway.client.post("/v1/tools/count/runs", params=query, json={}).json()["run"] for _ in range(8)]
     wait_for(lambda: server.count("InitializeSession") == 1, "the session to be begun")
     server.held.set()
     wait_for(lambda: all(gateway.client.get(f"/v1/runs/{run}").json()["state"] == "ok" for run in runs), "all of them")
     assert server.count("InitializeSession") == 1
 
 
-def test_a_reload_with_another_worker_id_begins_new_sessions(gateway: Served, server: BridgeServer) -> None:
-    stream(gateway, "count", "s")
-    (gateway.directory / "gateway.toml").write_text(settings(server.address, worker_id="other"))
-    gateway.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: any(line.get("event") == "reloaded" for line in gateway.log_lines()), "the reload")
-    server.tools.clear()
-    assert "Worker not found: other" in stream(gateway, "count", "s").json()["detail"]
+def test_a_reload_with_another_worker_id_begins_new_sessions(server: BridgeServer, tmp_path: Path) -> None:
+    with served(tmp_path, settings=settings(server.address)) as gateway:
+        stream(gateway, "count", "s")
+        (tmp_path / "gateway.toml").write_text(settings(server.address, worker_id="other"))
+        gateway.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: any(line.get("event") == "reloaded" for line in gateway.log_lines()), "the reload")
+        server.tools.clear()
+        assert "Worker not found: other" in stream(gateway, "count", "s").json()["detail"]

@@ -1,0 +1,72 @@
+"""What a call over a socket leaves is freed at once, with no need for the garbage collector; see endpoints/test_release.py."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.conftest import Running, Serve, until
+from tests.endpoints.test_release import garbage
+from tests.services import library
+from tests.services.test_http import ready
+from tests.services.test_sockets import LIBRARY, calling, many
+
+
+async def ended(running: Running) -> None:
+    async with calling(running, "Chat") as client:
+        await client.say("send", payload={"text": "x"})
+        await client.say("end")
+        await client.rest()
+        await client.closed()
+
+
+async def left(running: Running) -> None:
+    async with calling(running, "Chat") as client:
+        await client.say("send", payload={"text": "x"})
+        await client.hear_until("next")
+
+
+async def refused(running: Running) -> None:
+    async with calling(running, "Chat") as client:
+        await client.say("send", payload={"texd": "x"})
+        await client.rest()
+        await client.closed()
+
+
+async def single(running: Running) -> None:
+    async with calling(running, "Count") as client:
+        await client.say("send", payload={"to": 2})
+        await client.rest()
+        await client.closed()
+
+
+async def among_others(running: Running) -> None:
+    async with many(running) as client:
+        await client.say("subscribe", id="a", payload={"tool": f"{LIBRARY}/Chat"})
+        await client.say("send", id="a", payload={"text": "x"})
+        await client.hear_until("next")
+        await client.say("complete", id="a")
+
+
+@pytest.mark.parametrize("client", [ended, left, refused, single, among_others])
+async def test_nothing_of_a_call_is_left_to_the_collector(
+    serve: Serve, library_server: library.Server, client: Callable[[Running], Awaitable[None]]
+) -> None:
+    services = [{"name": "library", "address": library_server.address}]
+    async with serve(services=services, runlog={"ttl_s": 0.05}) as running:
+        await ready(running)
+
+        async def ask() -> None:
+            await client(running)
+            await until(lambda: not running.open_runs() and not running.http.server_state.tasks)
+            await until(lambda: not running.http.server_state.connections)
+            await until(lambda: not running.gateway.hub.known_runs)
+
+        # What is made once is none of it.
+        await ask()
+        left_behind: set[str] = set()
+        with garbage(left_behind):
+            for _ in range(3):
+                await ask()
+    assert {name for name in left_behind if name.startswith("gateway.")} == set()
