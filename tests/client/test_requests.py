@@ -33,7 +33,9 @@ def test_an_unknown_option_is_named_with_the_nearest() -> None:
 
 
 def test_names_are_quoted() -> None:
-    assert requests.tool("a/b?c").path == "/v1/tools/a%2Fb%3Fc"
+    assert requests.tool("a b?c").path == "/v1/tools/a%20b%3Fc"
+    # A slash makes it a method of a gRPC service.
+    assert requests.stream("p.S?/M#", {}, "k", {}).path == "/v1/rpc/p.S%3F/M%23"
     assert requests.cancel("../x").path == "/v1/runs/..%2Fx"
 
 
