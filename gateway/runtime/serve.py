@@ -29,7 +29,7 @@ from gateway.rpc import snakepit_bridge_pb2 as bridge
 from gateway.rpc import snakepit_bridge_pb2_grpc as bridge_grpc
 from gateway.rpc import worker_pb2 as worker
 from gateway.rpc import worker_pb2_grpc as worker_grpc
-from gateway.runtime import compat, lifeline, options
+from gateway.runtime import compat, corenoise, lifeline, options
 from gateway.runtime.executor import Executor
 from gateway.runtime.failure import Draining
 from gateway.runtime.host import HostLink, HostUnreachable, reach
@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=given.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s%(run)s: %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(RunNamed())
+    corenoise.install()
     if given.own_process_group:
         with contextlib.suppress(PermissionError):  # it leads a group already
             os.setsid()

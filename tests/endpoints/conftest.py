@@ -88,7 +88,7 @@ def kept(stream: RawStream) -> RawStream:
 
 
 @pytest.fixture(autouse=True)
-async def _cut_what_is_left() -> AsyncIterator[None]:
+async def cut_what_is_left() -> AsyncIterator[None]:
     yield
     while _opened:
         stream = _opened.pop()

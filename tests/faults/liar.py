@@ -138,7 +138,7 @@ _LEVELS = {f"d{n}": {"properties": {str(k): {"$ref": f"#/$defs/d{n - 1}"} for k 
 BOMB = {"$defs": {"d0": {}, **_LEVELS}, "properties": {"x": {"$ref": "#/$defs/d8"}}}
 # What a worker can say of its tools that no gateway should choke on: name -> (tool names, schema as text).
 DESCRIPTIONS: dict[str, tuple[list[str], str]] = {
-    "many": ([f"tool_{number}" for number in range(5_000)], json.dumps(OBJECT)),
+    "many": ([f"tool_{number}" for number in range(1_500)], json.dumps(OBJECT)),
     "names": (["fine_names", "", "a\r\nX-Evil: 1", "a\0b", "a/b", "a?b", "\u2028", "x" * 100_000, "fine_names"], json.dumps(OBJECT)),
     "no_schema": (["fine_no_schema"], "]["),
     "list_schema": (["fine_list_schema"], "[]"),

@@ -9,7 +9,10 @@ import pytest
 
 from gateway.transport import open_transport
 from gateway.transport.base import Channel
+from tests.endpoints.conftest import cut_what_is_left
 from tests.services import library
+
+__all__ = ["cut_what_is_left"]
 
 
 @pytest.fixture
