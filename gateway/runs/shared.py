@@ -38,6 +38,7 @@ log = structlog.get_logger("gateway.runs")
 # How long a cancel waits for the run's end, which is its answer.
 CANCEL_WAIT_S = 2.0
 LEAVE_TIMEOUT_S = 5.0
+GREETING_TIMEOUT_S = 2.0
 
 
 class SharedRuns:
@@ -85,11 +86,18 @@ class SharedRuns:
         return list(self._followed.values())
 
     async def greet(self) -> None:
-        """Say at the start where the log can't be used, and why. It is no reason not to start: it may come."""
+        """Wait at the start for the log, which the first requests need; say where it can't be used, and why.
+
+        That is no reason not to start: it may come.
+        """
         try:
             await self.log.probe()
         except GatewayError as error:
             log.error("no shared log", reason=error.detail)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GREETING_TIMEOUT_S):
+                await self.log.connected()
 
     async def drain(self, timeout_s: float) -> None:
         """Wait until nobody here reads a run of another gateway, and cut those who do after `timeout_s`: it goes on without us."""

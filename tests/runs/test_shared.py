@@ -12,7 +12,8 @@ from gateway.errors import GatewayError
 from gateway.runlog.shared.options import SharedLogOptions
 from gateway.runs.hub import Hub
 from gateway.runs.shared import SharedRuns
-from tests.conftest import until
+from tests.conftest import Serve, until
+from tests.valkey import Valkey
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,18 @@ async def test_a_question_that_nobody_waits_for_fails_alone(monkeypatch: pytest.
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+
+
+async def test_a_gateway_listens_when_its_log_is_there(serve: Serve) -> None:
+    valkey = Valkey()
+    try:
+        async with serve(runlog={"url": valkey.url}) as running:
+            assert running.gateway.shared is not None
+            assert running.gateway.shared.log.available
+    finally:
+        valkey.close()
+
+
+async def test_a_gateway_listens_without_its_log(serve: Serve) -> None:
+    async with serve(runlog={"url": "valkey://127.0.0.1:1"}) as running:
+        assert (await running.client.get("/livez")).status_code == 200
