@@ -15,6 +15,7 @@ from typing import NamedTuple
 from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect
 
+from gateway.codec.websocket import BadFrame
 from gateway.endpoints.outlet import Outlet, SocketRun
 
 
@@ -86,6 +87,21 @@ class Duplex:
     async def _listen(self) -> None:
         """Take what the client says until it leaves, or breaks the protocol."""
         raise NotImplementedError
+
+    async def _receive_text(self) -> str:
+        """Return the client's next frame.
+
+        Raises:
+            WebSocketDisconnect: it has left.
+            BadFrame: the frame is binary.
+        """
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"], message.get("reason"))
+        text: str | None = message.get("text")
+        if text is None:
+            raise BadFrame("frames are text")
+        return text
 
     def _finished(self, entry: SocketRun) -> None:
         """The run's end was sent, or its reader was cut."""

@@ -97,13 +97,7 @@ class RpcSocket(Duplex):
             self._closing = Closing(exc.close_code, exc.reason)
 
     async def _receive(self) -> ClientFrame:
-        message = await self._websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message["code"], message.get("reason"))
-        text = message.get("text")
-        if text is None:
-            raise BadFrame("frames are text")
-        return codec.read_frame(text, METHOD_FRAMES)
+        return codec.read_frame(await self._receive_text(), METHOD_FRAMES)
 
     async def _begin(self) -> None:
         """Wait for the one message of a method that takes no more, and call it."""

@@ -86,13 +86,7 @@ class Socket(Duplex):
             self._closing = Closing(exc.close_code, exc.reason)
 
     async def _receive(self) -> ClientFrame:
-        message = await self._websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message["code"], message.get("reason"))
-        text = message.get("text")
-        if text is None:
-            raise BadFrame("frames are text")
-        return codec.read_frame(text)
+        return codec.read_frame(await self._receive_text())
 
     async def _initialise(self) -> None:
         try:

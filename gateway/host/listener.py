@@ -11,7 +11,7 @@ import structlog
 
 from gateway.host.service import HostService
 from gateway.host.sessions import HostSession, HostSessions
-from gateway.host.tools import HostTools
+from gateway.hosttools.toolbox import Toolbox
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 from gateway.transport.base import MESSAGE_LIMIT_BYTES, METADATA_LIMIT_BYTES
 from gateway.transport.malformed import MalformedInterceptor
@@ -31,9 +31,9 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "127.0.0.1", "": "127.0.0.1"}
 
 
 class Host:
-    """The listener and its sessions. `address` is `host:port`; port 0 picks a free one. `tools`: see HostTools."""
+    """The listener and its sessions. `address` is `host:port`; port 0 picks a free one. `tools` None: it has none of its own."""
 
-    def __init__(self, address: str = "127.0.0.1:0", tools: HostTools | None = None) -> None:
+    def __init__(self, address: str = "127.0.0.1:0", tools: Toolbox | None = None) -> None:
         self._listens_at = address
         self._sessions = HostSessions()
         self._service = HostService(self._sessions, tools)

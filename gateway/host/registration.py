@@ -5,15 +5,13 @@ Source: Snakepit's tool registry (names and metadata); the bounds are those of a
 
 from __future__ import annotations
 
-import re
-
+from gateway.codec.toolname import is_tool_name
 from gateway.rpc import snakepit_bridge_pb2 as pb
 
 REQUEST_LIMIT_BYTES = 4 * 1024 * 1024
 TOOLS_LIMIT = 1000
 METADATA_ENTRIES_LIMIT = 32
 METADATA_BYTES_LIMIT = 4096
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class RegistrationRefused(Exception):
@@ -41,7 +39,7 @@ def check(request: pb.RegisterToolsRequest) -> None:
 
 def problem_of(tool: pb.ToolRegistration, *, taken: bool) -> str | None:
     """Return why one tool can't be registered, None where it can; `taken`: there is one of that name."""
-    if _NAME.fullmatch(tool.name) is None:
+    if not is_tool_name(tool.name):
         return f'{{:invalid_tool_name, "{tool.name[:64]}"}}'
     if taken:
         return f'{{:duplicate_tool, "{tool.name}"}}'

@@ -16,7 +16,8 @@ import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.host.sessions import HostSessions
-from gateway.host.tools import HostTools, no_such_tool
+from gateway.hosttools.answering import no_such_tool
+from gateway.hosttools.toolbox import Toolbox
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
 
@@ -28,7 +29,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class HostService(pb_grpc.BridgeServiceServicer):
     """The service. `tools` None: the host has no tools of its own."""
 
-    def __init__(self, sessions: HostSessions, tools: HostTools | None = None) -> None:
+    def __init__(self, sessions: HostSessions, tools: Toolbox | None = None) -> None:
         self._sessions = sessions
         self.tools = tools
 

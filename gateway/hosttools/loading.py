@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ from typing import Any
 import docstring_parser
 
 from gateway.codec.signature import Parameters
+from gateway.codec.toolname import RULE, is_tool_name
 from gateway.codec.values import json_bytes
 from gateway.hosttools.marking import ATTRIBUTE, Mark
 from gateway.rpc import snakepit_bridge_pb2 as pb
 
 TOOLS_LIMIT = 1000
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-NAME_RULE = "1 to 64 of the characters A-Z a-z 0-9 _ . -, the first a letter or digit"
 
 
 class HostToolsNotLoaded(Exception):
@@ -129,8 +127,8 @@ def _functions(module: ModuleType, name: str, target: str) -> list[tuple[str, An
 def _tool(name: str, function: Callable[..., Any], target: str) -> HostTool:
     mark: Mark = getattr(function, ATTRIBUTE, Mark())
     name = mark.name or name
-    if _NAME.fullmatch(name) is None:
-        raise HostToolsNotLoaded(f"host_tools: {target!r}: {name[:80]!r} can't be a tool's name; allowed: {NAME_RULE}")
+    if not is_tool_name(name):
+        raise HostToolsNotLoaded(f"host_tools: {target!r}: {name[:80]!r} can't be a tool's name; allowed: {RULE}")
     body = inspect.unwrap(function)
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
         raise HostToolsNotLoaded(f"host_tools: {target!r}: {name} yields; a host tool returns one value")

@@ -9,14 +9,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gateway.call import Affinity
+from gateway.codec.toolname import RULE, is_tool_name
 from gateway.settings.section import ByteCount, Count, Seconds, Section
 
 Kind = Literal["local", "addresses", "snakepit", "bridge"]
 
 _HEADER = re.compile(r"(?!(?:grpc-.*|te|content-type|user-agent|connection|host)$)[a-z0-9_.-]{1,128}(?<!-bin)")
 HEADER_RULE = "a name of 0-9 a-z _ . - that gRPC has no use for itself, and a value of printable ASCII"
-_TOOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-TOOL_NAME_RULE = "1 to 64 of the characters A-Z a-z 0-9 _ . -, the first a letter or digit"
 
 NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 
@@ -107,8 +106,8 @@ class PoolSettings(Section):
         if not self.tools:
             raise ValueError(f"pool {self.name!r}: a BridgeServer can't describe its tools: list their names in `tools`")
         for name in self.tools:
-            if _TOOL_NAME.fullmatch(name) is None:
-                raise ValueError(f"pool {self.name!r}: tools: a BridgeServer takes no name {name[:80]!r}; allowed: {TOOL_NAME_RULE}")
+            if not is_tool_name(name):
+                raise ValueError(f"pool {self.name!r}: tools: a BridgeServer takes no name {name[:80]!r}; allowed: {RULE}")
         for name, value in self.headers.items():
             # Not the value: it may be a secret.
             if _HEADER.fullmatch(name) is None or not (value.isascii() and value.isprintable() and len(value) <= 16384):
