@@ -13,21 +13,12 @@ from grpc_reflection.v1alpha import reflection
 from gateway.bridge.service import BridgeService
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
-from gateway.transport.base import MESSAGE_LIMIT_BYTES, METADATA_LIMIT_BYTES
+from gateway.transport.listening import SERVER_OPTIONS
 from gateway.transport.malformed import MalformedInterceptor
 
 _log = structlog.get_logger("gateway.bridge")
 
 SERVICE = pb.DESCRIPTOR.services_by_name["BridgeService"].full_name
-
-_OPTIONS = [
-    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
-    ("grpc.max_metadata_size", METADATA_LIMIT_BYTES),
-    ("grpc.absolute_max_metadata_size", METADATA_LIMIT_BYTES),
-    # Two gateways on one port would each get some of the calls.
-    ("grpc.so_reuseport", 0),
-]
 
 
 class BridgeServer:
@@ -46,7 +37,7 @@ class BridgeServer:
     ) -> None:
         self._address = address
         self._credentials = credentials
-        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[*interceptors, MalformedInterceptor()])
+        self._server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[*interceptors, MalformedInterceptor()])
         self._health = HealthServicer()
         pb_grpc.add_BridgeServiceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -13,19 +13,11 @@ from gateway.host.service import HostService
 from gateway.host.sessions import HostSession, HostSessions
 from gateway.hosttools.toolbox import Toolbox
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
-from gateway.transport.base import MESSAGE_LIMIT_BYTES, METADATA_LIMIT_BYTES
+from gateway.transport.listening import SERVER_OPTIONS
 from gateway.transport.malformed import MalformedInterceptor
 
 _log = structlog.get_logger("gateway.host")
 
-_OPTIONS = [
-    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
-    ("grpc.max_metadata_size", METADATA_LIMIT_BYTES),
-    ("grpc.absolute_max_metadata_size", METADATA_LIMIT_BYTES),
-    # Two gateways on one port would each get some of a worker's calls.
-    ("grpc.so_reuseport", 0),
-]
 # Hosts that mean every interface; a worker on this machine calls loopback.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "127.0.0.1", "": "127.0.0.1"}
 
@@ -60,7 +52,7 @@ class Host:
         """
         if self._server is not None:
             return
-        server = grpc.aio.server(options=_OPTIONS, interceptors=[MalformedInterceptor()])
+        server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[MalformedInterceptor()])
         pb_grpc.add_BridgeServiceServicer_to_server(self._service, server)  # type: ignore[no-untyped-call]
         try:
             self._port = server.add_insecure_port(self._listens_at)

@@ -18,7 +18,7 @@ import structlog
 from gateway.hosttools.toolbox import Toolbox
 from gateway.rpc import snakepit_bridge_pb2 as pb
 from gateway.rpc import snakepit_bridge_pb2_grpc as pb_grpc
-from gateway.transport.base import MESSAGE_LIMIT_BYTES
+from gateway.transport.listening import SERVER_OPTIONS
 
 _log = structlog.get_logger("gateway.hosttools")
 
@@ -48,8 +48,7 @@ class HostToolsListener:
             OSError: the socket can't be made.
         """
         self._folder.mkdir(mode=0o700)
-        limits = [("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES), ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES)]
-        server = grpc.aio.server(options=limits)
+        server = grpc.aio.server(options=SERVER_OPTIONS)
         pb_grpc.add_BridgeServiceServicer_to_server(_Service(self.toolbox), server)  # type: ignore[no-untyped-call]
         try:
             server.add_insecure_port(self.address)
