@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.conftest import Running, Serve, until
-from tests.endpoints.test_release import garbage, request
+from tests.endpoints.test_release import left_behind, request
 from tests.services import library
 
 RPC = "/v1/rpc/test.library.v1.Library"
@@ -28,17 +28,5 @@ async def test_nothing_of_a_call_is_left_to_the_collector(
     service = {"name": "library", "address": library_server.address}
     async with serve(services=[service], runlog={"ttl_s": 0.05}) as running:
         await until(lambda: running.gateway.pools["library"].readiness() == [])
-
-        async def ask() -> None:
-            await client(running)
-            await until(lambda: not running.open_runs() and not running.http.server_state.tasks)
-            await until(lambda: not running.http.server_state.connections)
-            await until(lambda: not running.gateway.hub.known_runs)
-
-        # What is made once is none of it.
-        await ask()
-        left: set[str] = set()
-        with garbage(left):
-            for _ in range(3):
-                await ask()
-    assert {name for name in left if name.startswith("gateway.")} == set()
+        found = await left_behind(running, client)
+    assert {name for name in found if name.startswith("gateway.")} == set()

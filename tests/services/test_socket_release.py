@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.conftest import Running, Serve, until
-from tests.endpoints.test_release import garbage
+from tests.conftest import Running, Serve
+from tests.endpoints.test_release import left_behind
 from tests.services import library
 from tests.services.test_http import ready
 from tests.services.test_sockets import LIBRARY, calling, many
@@ -56,17 +56,5 @@ async def test_nothing_of_a_call_is_left_to_the_collector(
     services = [{"name": "library", "address": library_server.address}]
     async with serve(services=services, runlog={"ttl_s": 0.05}) as running:
         await ready(running)
-
-        async def ask() -> None:
-            await client(running)
-            await until(lambda: not running.open_runs() and not running.http.server_state.tasks)
-            await until(lambda: not running.http.server_state.connections)
-            await until(lambda: not running.gateway.hub.known_runs)
-
-        # What is made once is none of it.
-        await ask()
-        left_behind: set[str] = set()
-        with garbage(left_behind):
-            for _ in range(3):
-                await ask()
-    assert {name for name in left_behind if name.startswith("gateway.")} == set()
+        found = await left_behind(running, client)
+    assert {name for name in found if name.startswith("gateway.")} == set()
